@@ -1,0 +1,1 @@
+//! Lifecycle, configuration, errors, context, health and telemetry of a service.

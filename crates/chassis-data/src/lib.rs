@@ -1,0 +1,1 @@
+//! Database pools, transactions that survive cancellation, and migrations.

@@ -1,0 +1,1 @@
+//! Who runs where, and which one to call.

@@ -1,0 +1,1 @@
+//! The edge: routes, forwarding and aggregated answers.

@@ -1,0 +1,1 @@
+//! HTTP server and client with the chassis stack on.

@@ -1,0 +1,1 @@
+//! Messages, brokers, consumers, outbox, inbox and sagas.

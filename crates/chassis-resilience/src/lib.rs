@@ -1,0 +1,1 @@
+//! Tower layers for failure: timeout, retry, circuit breaker, bulkhead, rate limit.

@@ -1,0 +1,1 @@
+//! Test helpers: servers, fault proxy, bounded waits, captured logs.

@@ -1,0 +1,1 @@
+//! The facade that a service depends on: run, service!, prelude.
