@@ -1,1 +1,46 @@
-//! Lifecycle, configuration, errors, context, health and telemetry of a service.
+//! Everything around a service's business code that no transport and no database owns.
+//!
+//! A process is a list of [`Component`]s that an [`App`] starts in order and stops in
+//! reverse. What they share is an [`Env`]: who the service is, its metrics, its health, its
+//! spans. What a single call carries is a [`Context`]: trace, request id, deadline, caller.
+//! It travels as a task-local, so that a log line or an outgoing call three functions down
+//! has it without a parameter.
+//!
+//! Read in this order:
+//!
+//! 1. [`error`]: one vocabulary of failures, two faces each.
+//! 2. [`deadline`], [`trace`], [`context`], [`propagation`]: what a call carries.
+//! 3. [`metrics`], [`health`], [`env`](mod@env): what a process shows.
+//! 4. [`app`], [`shutdown`]: the life of a process.
+//! 5. [`config`]: settings with origins.
+//! 6. [`telemetry`]: logs, and spans that leave the process.
+//!
+//! What this crate does not do: it speaks no protocol and opens no database. Those are
+//! `chassis-http`, `chassis-grpc`, `chassis-data` and `chassis-messaging`.
+
+pub mod app;
+pub mod config;
+pub mod context;
+pub mod deadline;
+pub mod env;
+pub mod error;
+pub mod health;
+pub mod metrics;
+pub mod propagation;
+pub mod shutdown;
+pub mod telemetry;
+pub mod trace;
+
+pub use app::{App, Component, Plan, Ready};
+pub use config::{AdminConfig, Secret};
+pub use context::Context;
+pub use deadline::Deadline;
+pub use env::{Env, InFlight, InFlightGuard, Listener, ServiceInfo};
+pub use error::{BoxError, Code, Error, FieldViolation, Result};
+pub use health::{Health, HealthReport, Probe, Status};
+pub use metrics::{Counter, Gauge, Histogram, Metrics};
+pub use shutdown::{Shutdown, ShutdownTrigger};
+pub use trace::{Span, SpanId, SpanKind, SpanRecord, TraceContext, TraceId};
+
+/// A boxed future that may move between threads: what object-safe async methods return.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;

@@ -1,0 +1,1 @@
+//! Logs, and spans that leave the process.
