@@ -69,7 +69,6 @@ pub struct Ready(oneshot::Sender<()>);
 impl Ready {
     /// A pair for running a component without an [`App`]: the receiver resolves when the
     /// component is ready, and fails when it ended before.
-    #[must_use]
     pub fn channel() -> (Ready, impl Future<Output = Result<()>> + Send) {
         let (sender, receiver) = oneshot::channel();
         let wait = receiver.map(|result| {
@@ -188,10 +187,7 @@ impl App {
 
     fn add_probe(mut self, name: Cow<'static, str>, critical: bool, probe: impl Probe) -> App {
         let detail = if critical { "critical" } else { "" };
-        self.probes.push(PlanEntry {
-            name: name.to_string(),
-            detail: detail.to_owned(),
-        });
+        self.probes.push(PlanEntry { name: name.to_string(), detail: detail.to_owned() });
         self.env.health().add(name, critical, probe);
         self
     }
@@ -219,7 +215,7 @@ impl App {
     /// What the app consists of.
     #[must_use]
     pub fn plan(&self) -> Plan {
-        let entry = |component: &Box<dyn Component>| PlanEntry {
+        let entry = |component: &dyn Component| PlanEntry {
             name: component.name().into_owned(),
             detail: component.describe(),
         };
@@ -227,7 +223,7 @@ impl App {
             service: self.info().name.to_string(),
             version: self.info().version.to_string(),
             probes: self.probes.clone(),
-            components: self.components.iter().map(entry).collect(),
+            components: self.components.iter().map(|component| entry(&**component)).collect(),
         }
     }
 
@@ -348,19 +344,12 @@ impl Running {
         let (ready, mut is_ready) = oneshot::channel();
         let task = env.spawn({
             let env = env.clone();
-            AssertUnwindSafe(component.run(env, Ready(ready), told))
-                .catch_unwind()
-                .map(|result| {
-                    result.unwrap_or_else(|panic| Err(Error::internal(panic_message(&*panic))))
-                })
+            AssertUnwindSafe(component.run(env, Ready(ready), told)).catch_unwind().map(|result| {
+                result.unwrap_or_else(|panic| Err(Error::internal(panic_message(&*panic))))
+            })
         });
-        let mut running = Running {
-            name,
-            announces,
-            trigger,
-            task: AbortOnDrop(task),
-            ended: false,
-        };
+        let mut running =
+            Running { name, announces, trigger, task: AbortOnDrop(task), ended: false };
         tokio::select! {
             biased;
             ready = &mut is_ready => if ready.is_err() {
@@ -507,11 +496,7 @@ mod tests {
         let log = Log::default();
         let mut app = App::new(Env::test("t"));
         for (name, behaviour) in parts {
-            app = app.with(Part {
-                name,
-                log: log.clone(),
-                behaviour: *behaviour,
-            });
+            app = app.with(Part { name, log: log.clone(), behaviour: *behaviour });
         }
         let closed = log.clone();
         let app = app.on_close("pool", move || {
@@ -528,11 +513,7 @@ mod tests {
         let health = app.health().clone();
         let (trigger, shutdown) = Shutdown::new();
         let running = tokio::spawn(app.run(shutdown));
-        health
-            .watch()
-            .wait_for(|status| *status == Status::Up)
-            .await
-            .unwrap();
+        health.watch().wait_for(|status| *status == Status::Up).await.unwrap();
         let begun = tokio::time::Instant::now();
         trigger.shutdown(Duration::from_secs(30));
         running.await.unwrap().unwrap();
@@ -568,20 +549,14 @@ mod tests {
         let (_trigger, shutdown) = Shutdown::new();
         let error = app.run(shutdown).await.unwrap_err();
         assert!(error.chain().contains("boom"), "{}", error.chain());
-        assert_eq!(
-            *log.lock(),
-            ["a start", "b start", "a stop Draining", "pool closed"]
-        );
+        assert_eq!(*log.lock(), ["a start", "b start", "a stop Draining", "pool closed"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_never_ready_fails_the_start() {
         let (app, _) = app(&[("a", Behaviour::NeverReady)]);
         let (_trigger, shutdown) = Shutdown::new();
-        assert_eq!(
-            app.run(shutdown).await.unwrap_err().reason(),
-            "START_TIMEOUT"
-        );
+        assert_eq!(app.run(shutdown).await.unwrap_err().reason(), "START_TIMEOUT");
     }
 
     #[tokio::test(start_paused = true)]
@@ -602,19 +577,12 @@ mod tests {
         let health = app.health().clone();
         let (trigger, shutdown) = Shutdown::new();
         let running = tokio::spawn(app.run(shutdown));
-        health
-            .watch()
-            .wait_for(|status| *status == Status::Up)
-            .await
-            .unwrap();
+        health.watch().wait_for(|status| *status == Status::Up).await.unwrap();
         let begun = tokio::time::Instant::now();
         trigger.shutdown(Duration::from_secs(2));
         running.await.unwrap().unwrap();
         assert_eq!(begun.elapsed(), Duration::from_secs(2) + ABORT_GRACE);
-        assert_eq!(
-            *log.lock(),
-            ["a start", "b start", "a stop Draining", "pool closed"]
-        );
+        assert_eq!(*log.lock(), ["a start", "b start", "a stop Draining", "pool closed"]);
     }
 
     #[test]

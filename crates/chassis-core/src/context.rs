@@ -186,9 +186,7 @@ mod tests {
     async fn the_scope_is_ambient_and_ends() {
         let ctx = Context::background(&Env::test("t")).with_request_id("r-1");
         assert!(Context::try_current().is_none());
-        let seen = ctx
-            .scope(async { Context::current().request_id().to_owned() })
-            .await;
+        let seen = ctx.scope(async { Context::current().request_id().to_owned() }).await;
         assert_eq!(seen, "r-1");
         assert!(Context::try_current().is_none());
     }

@@ -60,11 +60,7 @@ impl Deadline {
     /// [`Code::DeadlineExceeded`](crate::Code::DeadlineExceeded), marked as not sent: whoever
     /// checks first has not begun.
     pub fn check(self) -> Result<()> {
-        if self.is_expired() {
-            Err(exceeded().not_sent())
-        } else {
-            Ok(())
-        }
+        if self.is_expired() { Err(exceeded().not_sent()) } else { Ok(()) }
     }
 
     /// Runs a future until the deadline. Dropping this future drops the inner one.
@@ -73,9 +69,7 @@ impl Deadline {
     /// [`Code::DeadlineExceeded`](crate::Code::DeadlineExceeded) when the time ran out; the
     /// work may have happened all the same.
     pub async fn run<F: Future>(self, future: F) -> Result<F::Output> {
-        tokio::time::timeout_at(self.0, future)
-            .await
-            .map_err(|_| exceeded())
+        tokio::time::timeout_at(self.0, future).await.map_err(|_| exceeded())
     }
 }
 
@@ -91,17 +85,10 @@ mod tests {
     async fn it_runs_out_on_the_paused_clock() {
         let deadline = Deadline::after(Duration::from_secs(2));
         assert!(deadline.check().is_ok());
-        let done = deadline
-            .run(tokio::time::sleep(Duration::from_secs(1)))
-            .await;
+        let done = deadline.run(tokio::time::sleep(Duration::from_secs(1))).await;
         assert!(done.is_ok());
-        let late = deadline
-            .run(tokio::time::sleep(Duration::from_secs(9)))
-            .await;
-        assert_eq!(
-            late.map_err(|e| e.code()),
-            Err(crate::Code::DeadlineExceeded)
-        );
+        let late = deadline.run(tokio::time::sleep(Duration::from_secs(9))).await;
+        assert_eq!(late.map_err(|e| e.code()), Err(crate::Code::DeadlineExceeded));
         assert!(deadline.is_expired());
         assert!(deadline.check().is_err_and(|e| e.was_not_sent()));
     }

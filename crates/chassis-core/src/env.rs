@@ -117,18 +117,13 @@ impl Env {
     /// [`captured_spans`](Env::captured_spans).
     #[must_use]
     pub fn test(name: &'static str) -> Env {
-        Env::build(
-            ServiceInfo::new(name, "0.0.0"),
-            Spans::Capture(Arc::default()),
-        )
+        Env::build(ServiceInfo::new(name, "0.0.0"), Spans::Capture(Arc::default()))
     }
 
     /// The environment of code that runs in none, such as a unit test of a handler.
     pub(crate) fn detached() -> Env {
         static DETACHED: OnceLock<Env> = OnceLock::new();
-        DETACHED
-            .get_or_init(|| Env::new(ServiceInfo::new("unknown", "0.0.0")))
-            .clone()
+        DETACHED.get_or_init(|| Env::new(ServiceInfo::new("unknown", "0.0.0"))).clone()
     }
 
     fn build(info: ServiceInfo, spans: Spans) -> Env {
@@ -259,11 +254,7 @@ impl InFlight {
     /// How much of each kind is in flight.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.0
-            .read()
-            .iter()
-            .map(|(kind, n)| (*kind, n.load(Ordering::Relaxed)))
-            .collect()
+        self.0.read().iter().map(|(kind, n)| (*kind, n.load(Ordering::Relaxed))).collect()
     }
 }
 
@@ -298,10 +289,7 @@ mod tests {
         span.set("http.route", "/");
         assert!(env.captured_spans().is_empty());
         drop(span);
-        assert_eq!(
-            env.captured_spans()[0].attributes,
-            [("http.route", "/".to_owned())]
-        );
+        assert_eq!(env.captured_spans()[0].attributes, [("http.route", "/".to_owned())]);
 
         let plain = Env::new(ServiceInfo::new("p", "1"));
         assert!(!Span::start(&Context::background(&plain), SpanKind::Server, "x").is_recording());

@@ -100,10 +100,7 @@ impl Code {
     /// The code with this number on the gRPC wire; `Unknown` where there is none.
     #[must_use]
     pub fn from_grpc(number: i32) -> Code {
-        TABLE
-            .iter()
-            .find(|row| row.1 == number)
-            .map_or(Code::Unknown, |row| row.0)
+        TABLE.iter().find(|row| row.1 == number).map_or(Code::Unknown, |row| row.0)
     }
 
     /// The HTTP status that says the same.
@@ -274,10 +271,7 @@ impl Error {
     /// Adds a wrong field.
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>, problem: impl Into<String>) -> Error {
-        self.0.fields.push(FieldViolation {
-            field: field.into(),
-            problem: problem.into(),
-        });
+        self.0.fields.push(FieldViolation { field: field.into(), problem: problem.into() });
         self
     }
 
@@ -371,10 +365,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
 

@@ -122,12 +122,7 @@ pub struct CheckReport {
 impl Health {
     /// Adds a probe. A failing one degrades the service; a critical one takes it out.
     pub fn add(&self, name: impl Into<Cow<'static, str>>, critical: bool, probe: impl Probe) {
-        let check = Check {
-            name: name.into(),
-            critical,
-            probe: Arc::new(probe),
-            last: None,
-        };
+        let check = Check { name: name.into(), critical, probe: Arc::new(probe), last: None };
         self.0.checks.lock().push(check);
     }
 
@@ -163,15 +158,9 @@ impl Health {
             name: check.name.clone(),
             critical: check.critical,
             ok: check.last.as_ref().map(Result::is_ok),
-            error: check
-                .last
-                .as_ref()
-                .and_then(|last| last.as_ref().err().cloned()),
+            error: check.last.as_ref().and_then(|last| last.as_ref().err().cloned()),
         };
-        HealthReport {
-            status: self.status(),
-            checks: checks.iter().map(report).collect(),
-        }
+        HealthReport { status: self.status(), checks: checks.iter().map(report).collect() }
     }
 
     /// Follows the status. The receiver sees the latest value, not every one.
@@ -227,20 +216,11 @@ impl Health {
 
     /// Runs every probe once, all at the same time. Dropping it leaves the old results.
     pub async fn check_now(&self) {
-        let probes: Vec<_> = self
-            .0
-            .checks
-            .lock()
-            .iter()
-            .map(|check| check.probe.clone())
-            .collect();
+        let probes: Vec<_> = self.0.checks.lock().iter().map(|check| check.probe.clone()).collect();
         let results = join_all(probes.iter().map(|probe| async {
             match tokio::time::timeout(TIMEOUT, probe.check()).await {
                 Ok(result) => result,
-                Err(_) => Err(Error::unavailable(
-                    "PROBE_TIMEOUT",
-                    "no answer in two seconds",
-                )),
+                Err(_) => Err(Error::unavailable("PROBE_TIMEOUT", "no answer in two seconds")),
             }
         }))
         .await;
@@ -280,13 +260,7 @@ mod tests {
         let seen = ok.clone();
         let probe = move || {
             let ok = seen.load(Ordering::Relaxed);
-            async move {
-                if ok {
-                    Ok(())
-                } else {
-                    Err(Error::unavailable("X", "down"))
-                }
-            }
+            async move { if ok { Ok(()) } else { Err(Error::unavailable("X", "down")) } }
         };
         (ok, probe)
     }

@@ -22,9 +22,8 @@ use prometheus_client::{
 
 /// Buckets for durations of calls, in seconds: the ones of the OpenTelemetry semantic
 /// conventions for `http.server.request.duration`.
-pub const LATENCY_BUCKETS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-];
+pub const LATENCY_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// How many label sets one family may hold.
 pub const MAX_SERIES: usize = 1_000;
@@ -217,10 +216,9 @@ impl Inner {
         make: impl FnOnce(&mut Registry) -> Family,
     ) -> &mut Entry {
         let registry = &mut self.registry;
-        self.families.entry(name).or_insert_with(|| Entry {
-            family: make(registry),
-            series: HashSet::new(),
-        })
+        self.families
+            .entry(name)
+            .or_insert_with(|| Entry { family: make(registry), series: HashSet::new() })
     }
 }
 
@@ -228,10 +226,7 @@ impl Entry {
     /// The labels to use: the given ones while there is room, else the overflow series.
     fn admit(&mut self, labels: &[(&'static str, &str)]) -> Labels {
         let own = |value: &dyn Fn(&str) -> String| -> Labels {
-            labels
-                .iter()
-                .map(|(key, text)| ((*key).to_owned(), value(text)))
-                .collect()
+            labels.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect()
         };
         let wanted = own(&str::to_owned);
         if self.series.contains(&wanted) {
@@ -246,10 +241,7 @@ impl Entry {
 }
 
 fn mismatch<T: Default>(name: &str) -> T {
-    tracing::error!(
-        name,
-        "this metric name is already used for another kind of metric"
-    );
+    tracing::error!(name, "this metric name is already used for another kind of metric");
     T::default()
 }
 
@@ -261,20 +253,13 @@ mod tests {
     fn handles_of_the_same_series_are_the_same() {
         let metrics = Metrics::default();
         metrics.counter("calls", "Calls.", &[("route", "/a")]).inc();
-        metrics
-            .counter("calls", "Calls.", &[("route", "/a")])
-            .add(2);
+        metrics.counter("calls", "Calls.", &[("route", "/a")]).add(2);
         metrics.gauge("depth", "Depth.", &[]).set(7);
-        metrics
-            .histogram("took_seconds", "Time.", &[], LATENCY_BUCKETS)
-            .observe(0.2);
+        metrics.histogram("took_seconds", "Time.", &[], LATENCY_BUCKETS).observe(0.2);
         let text = metrics.encode();
         assert!(text.contains("calls_total{route=\"/a\"} 3"), "{text}");
         assert!(text.contains("depth{} 7"), "{text}");
-        assert!(
-            text.contains("took_seconds_bucket{le=\"0.25\"} 1"),
-            "{text}"
-        );
+        assert!(text.contains("took_seconds_bucket{le=\"0.25\"} 1"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
@@ -282,16 +267,10 @@ mod tests {
     fn labels_cannot_explode() {
         let metrics = Metrics::default();
         for n in 0..MAX_SERIES + 50 {
-            metrics
-                .counter("c", "C.", &[("user", &n.to_string())])
-                .inc();
+            metrics.counter("c", "C.", &[("user", &n.to_string())]).inc();
         }
         assert_eq!(metrics.counter("c", "C.", &[("user", "new")]).get(), 50);
-        let series = metrics
-            .encode()
-            .lines()
-            .filter(|line| line.starts_with("c_total"))
-            .count();
+        let series = metrics.encode().lines().filter(|line| line.starts_with("c_total")).count();
         assert_eq!(series, MAX_SERIES + 1);
     }
 

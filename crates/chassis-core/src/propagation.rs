@@ -66,13 +66,9 @@ mod tests {
     use super::*;
 
     fn from(headers: &[(&str, &str)]) -> Context {
-        let headers: BTreeMap<String, String> = headers
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        extract(&Env::test("t"), |name| {
-            headers.get(name).map(String::as_str)
-        })
+        let headers: BTreeMap<String, String> =
+            headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        extract(&Env::test("t"), |name| headers.get(name).map(String::as_str))
     }
 
     #[test]
@@ -82,9 +78,7 @@ mod tests {
         inject(&ctx.child(), |name, value| {
             headers.insert(name, value);
         });
-        let next = extract(&Env::test("u"), |name| {
-            headers.get(name).map(String::as_str)
-        });
+        let next = extract(&Env::test("u"), |name| headers.get(name).map(String::as_str));
         assert_eq!(next.trace().trace_id, ctx.trace().trace_id);
         assert_eq!(next.request_id(), "abc-1");
         assert!(next.trace().parent.is_some());
@@ -100,14 +94,8 @@ mod tests {
 
     #[test]
     fn an_unsampled_parent_stays_unsampled() {
-        let ctx = from(&[(
-            TRACEPARENT,
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
-        )]);
+        let ctx = from(&[(TRACEPARENT, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")]);
         assert!(!ctx.trace().sampled);
-        assert_eq!(
-            ctx.trace().trace_id.to_string(),
-            "0af7651916cd43dd8448eb211c80319c"
-        );
+        assert_eq!(ctx.trace().trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
     }
 }

@@ -146,10 +146,7 @@ mod tests {
         trigger.shutdown(Duration::from_secs(500));
         shutdown.requested().await;
         assert!(shutdown.is_requested());
-        assert_eq!(
-            shutdown.drain_deadline().remaining(),
-            Duration::from_secs(5)
-        );
+        assert_eq!(shutdown.drain_deadline().remaining(), Duration::from_secs(5));
     }
 
     #[tokio::test]

@@ -153,24 +153,13 @@ impl TraceContext {
         if version == 0xff || fields.next().is_some() || !(rest.is_empty() || extended) {
             return None;
         }
-        Some(TraceContext {
-            trace_id,
-            span_id,
-            parent: None,
-            sampled: flags & 1 == 1,
-            state: None,
-        })
+        Some(TraceContext { trace_id, span_id, parent: None, sampled: flags & 1 == 1, state: None })
     }
 
     /// The `traceparent` header that makes this span the parent of the next.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        format!(
-            "00-{}-{}-{:02x}",
-            self.trace_id,
-            self.span_id,
-            u8::from(self.sampled)
-        )
+        format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
     }
 }
 
@@ -223,6 +212,9 @@ pub struct SpanRecord {
 pub trait SpanSink: Send + Sync + 'static {
     /// Takes one span, or drops it if there is no room.
     fn export(&self, span: SpanRecord);
+
+    /// Sends what waits; called once, at the end of the process. May block for a few seconds.
+    fn flush(&self) {}
 }
 
 /// A span in the making; dropping it finishes it.
@@ -300,11 +292,7 @@ impl Span {
 impl Drop for Span {
     fn drop(&mut self) {
         if let Some(recording) = self.0.take() {
-            let Recording {
-                mut record,
-                started,
-                sink,
-            } = *recording;
+            let Recording { mut record, started, sink } = *recording;
             record.duration = started.elapsed();
             sink.export(record);
         }
