@@ -32,7 +32,7 @@ pub mod telemetry;
 pub mod trace;
 
 pub use app::{App, Component, Plan, Ready};
-pub use config::{AdminConfig, Secret};
+pub use config::{AdminConfig, CoreConfig, Secret};
 pub use context::Context;
 pub use deadline::Deadline;
 pub use env::{Env, InFlight, InFlightGuard, Listener, ServiceInfo};

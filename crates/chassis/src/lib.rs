@@ -1,1 +1,53 @@
-//! The facade that a service depends on: run, service!, prelude.
+//! Everything a Rust service needs around its business code, under one name.
+//!
+//! A service is a list of components with a `main` around it. [`service!`] is the short
+//! spelling, [`run`] the long one; both give the same [`App`], and a test holds them to it.
+//!
+//! ```no_run
+//! use chassis::prelude::*;
+//!
+//! fn router() -> axum::Router {
+//!     axum::Router::new().route("/hello", axum::routing::get(|| async { "hello" }))
+//! }
+//!
+//! chassis::service! { http: router }
+//! ```
+//!
+//! That service has an admin port with probes and metrics, one log line per call with its
+//! trace id, deadlines, a body limit, problem+json errors, settings from a file and the
+//! environment, and a shutdown that finishes what is in flight. `--help` lists its options.
+//!
+//! The parts are crates of their own, re-exported here by their short names: [`core`],
+//! [`resilience`], [`data`], [`discovery`], [`http`], [`grpc`], [`messaging`], [`gateway`].
+
+mod cli;
+mod exit;
+mod run;
+mod service;
+
+pub use chassis_core as core;
+pub use chassis_data as data;
+pub use chassis_discovery as discovery;
+pub use chassis_gateway as gateway;
+pub use chassis_grpc as grpc;
+pub use chassis_http as http;
+pub use chassis_messaging as messaging;
+pub use chassis_resilience as resilience;
+
+pub use chassis_core::{
+    App, BoxFuture, Code, Component, Context, CoreConfig, Deadline, Env, Error, Plan, Probe, Ready, Result, Secret,
+    ServiceInfo, Shutdown, service_info,
+};
+pub use exit::Exit;
+pub use run::{DefaultConfig, base_app, run};
+
+/// What the business code of a service uses all the time.
+pub mod prelude {
+    pub use crate::{App, Code, Context, Error, Result};
+    pub use axum;
+}
+
+/// The README's Rust blocks compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,0 +1,99 @@
+//! The options that every service has.
+//!
+//! Four words do not need a parser crate; what they print is part of the promise.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use chassis_core::{ServiceInfo, config::Entry};
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Run,
+    Check,
+    PrintConfig,
+    Help,
+    Version,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub action: Action,
+    pub config: Option<PathBuf>,
+}
+
+/// Reads the arguments after the program's name.
+pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options { action: Action::Run, config: None };
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--config" => match args.next() {
+                Some(path) => options.config = Some(path.into()),
+                None => return Err("--config needs the path of a TOML file".to_owned()),
+            },
+            "--check" => options.action = Action::Check,
+            "--print-config" => options.action = Action::PrintConfig,
+            "--help" | "-h" => options.action = Action::Help,
+            "--version" | "-V" => options.action = Action::Version,
+            other => return Err(format!("unknown option `{other}`; --help lists the options")),
+        }
+    }
+    Ok(options)
+}
+
+pub(crate) fn help(info: &ServiceInfo, entries: &[Entry]) -> String {
+    let mut text = format!(
+        "{name} {version}
+
+Usage: {name} [--config FILE] [--check | --print-config | --help | --version]
+
+  --config FILE    read settings from this TOML file; the environment wins over it
+  --check          check the settings, print the plan, and exit without serving
+  --print-config   print every setting with its origin, secrets masked
+  --help           print this
+  --version        print name and version
+
+Settings, in a file as [section] key, in the environment as SECTION__KEY;
+NAME_FILE reads the value from a file:
+
+",
+        name = info.name,
+        version = info.version
+    );
+    for Entry { key, value, .. } in entries {
+        let name = key.to_uppercase().replace('.', "__");
+        let _ = writeln!(text, "  {name:<36}  {value}");
+    }
+    text
+}
+
+pub(crate) fn print_config(entries: &[Entry]) -> String {
+    let width = entries.iter().map(|entry| entry.key.len()).max().unwrap_or_default();
+    let mut text = String::new();
+    for Entry { key, value, origin } in entries {
+        let _ = writeln!(text, "{key:<width$} = {value}  # {origin}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<Options, String> {
+        parse(args.iter().map(|arg| (*arg).to_owned()))
+    }
+
+    #[test]
+    fn options_are_read_and_wrong_ones_refused() {
+        assert_eq!(read(&[]), Ok(Options { action: Action::Run, config: None }));
+        let both = read(&["--config", "a.toml", "--print-config"]);
+        assert_eq!(
+            both,
+            Ok(Options { action: Action::PrintConfig, config: Some("a.toml".into()) })
+        );
+        assert!(read(&["--config"]).is_err());
+        assert!(read(&["--prot", "1"]).is_err_and(|error| error.contains("`--prot`")));
+    }
+}

@@ -1,0 +1,150 @@
+//! The life of a service's process, from its arguments to its exit code.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+// A process that cannot start has no log yet: its last words go to standard error.
+
+use std::future::Future;
+
+use chassis_core::{
+    App, CoreConfig, Env, Result, ServiceInfo,
+    config::{Loaded, Loader, Settings},
+    shutdown,
+    telemetry::Telemetry,
+};
+use chassis_http::Admin;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Exit,
+    cli::{self, Action},
+};
+
+/// The settings of a service that names none of its own.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DefaultConfig {
+    /// The HTTP server, where the service has one.
+    pub http: chassis_http::ServerConfig,
+    /// The gRPC server, where the service has one.
+    pub grpc: chassis_grpc::ServerConfig,
+}
+
+/// Runs a service: the whole `main`.
+///
+/// Reads options and settings, installs telemetry, lets `assemble` add components to an
+/// [`App`] that has the admin port already, and runs it until SIGTERM or Ctrl-C. Wrong
+/// options or settings end it with 64 before any port is bound; a failure with 1 and one
+/// line on standard error that names its cause.
+///
+/// ```no_run
+/// # fn router() -> axum::Router { axum::Router::new() }
+/// fn main() -> chassis::Exit {
+///     chassis::run(chassis::service_info!(), |app, config: chassis::DefaultConfig| async move {
+///         Ok(app.with(chassis::http::Server::new(&config.http, router())))
+///     })
+/// }
+/// ```
+pub fn run<C, F, Fut>(info: ServiceInfo, assemble: F) -> Exit
+where
+    C: Settings,
+    F: FnOnce(App, C) -> Fut,
+    Fut: Future<Output = Result<App>>,
+{
+    let options = match cli::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(problem) => {
+            eprintln!("{}: {problem}", info.name);
+            return Exit::Usage;
+        }
+    };
+    let mut loader = Loader::new();
+    match options.action {
+        // Help shows the defaults, whatever is set.
+        Action::Help => {}
+        Action::Version => {
+            println!("{} {}", info.name, info.version);
+            return Exit::Success;
+        }
+        _ => {
+            loader = loader.env(std::env::vars());
+            if let Some(path) = &options.config {
+                loader = loader.file(path);
+            }
+        }
+    }
+    let loaded: Loaded<C> = match loader.load() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            for problem in error.problems() {
+                eprintln!("{}: {problem}", info.name);
+            }
+            return Exit::Usage;
+        }
+    };
+    match options.action {
+        Action::Help => {
+            print!("{}", cli::help(&info, &loaded.entries));
+            Exit::Success
+        }
+        Action::PrintConfig => {
+            print!("{}", cli::print_config(&loaded.entries));
+            Exit::Success
+        }
+        action => serve(info, loaded, assemble, &action),
+    }
+}
+
+fn serve<C, F, Fut>(
+    mut info: ServiceInfo,
+    loaded: Loaded<C>,
+    assemble: F,
+    action: &Action,
+) -> Exit
+where
+    F: FnOnce(App, C) -> Fut,
+    Fut: Future<Output = Result<App>>,
+{
+    if let Some(name) = &loaded.core.service.name {
+        info.name = name.clone().into();
+    }
+    let name = info.name.clone();
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(chassis_core::Error::internal)
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                let telemetry = Telemetry::install(&loaded.core.telemetry)?;
+                let env = telemetry.env(info);
+                let app = base_app(&loaded.core, env.clone());
+                let app = env.scope(assemble(app, loaded.settings)).await?;
+                if *action == Action::Check {
+                    print!("{}", app.plan());
+                    return Ok(());
+                }
+                let timeout = loaded.core.shutdown.timeout;
+                let shutdown = shutdown::on_signal(timeout, |signal| match signal {
+                    1 => tracing::info!("a signal asks for the end; a second one ends at once"),
+                    _ => eprintln!("second signal: ending at once"),
+                })
+                .map_err(chassis_core::Error::internal)?;
+                let outcome = app.run(shutdown).await;
+                telemetry.flush();
+                outcome
+            })
+        });
+    match outcome {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            eprintln!("{name}: {}", error.chain());
+            Exit::Failure
+        }
+    }
+}
+
+/// An app with what every service has: the admin port, first to start and last to stop, and
+/// the drain delay. [`run`] begins with it; so does whoever runs several services in one
+/// process.
+#[must_use]
+pub fn base_app(core: &CoreConfig, env: Env) -> App {
+    App::new(env).with_drain_delay(core.shutdown.delay).with(Admin::new(&core.admin))
+}

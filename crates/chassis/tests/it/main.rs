@@ -1,0 +1,4 @@
+//! What the facade promises beyond its parts.
+
+mod messages;
+mod parity;

@@ -1,0 +1,4 @@
+//! A service without any part has nothing to run.
+
+chassis::service! { name: "idle" }
+

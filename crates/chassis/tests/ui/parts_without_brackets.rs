@@ -1,0 +1,3 @@
+//! `parts` is a list.
+
+chassis::service! { parts: relay }
