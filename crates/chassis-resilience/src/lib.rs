@@ -1,1 +1,137 @@
 //! Tower layers for failure: timeout, retry, circuit breaker, bulkhead, rate limit.
+//!
+//! Calls over a network fail in few ways: the callee is gone, it is slow, it is
+//! ill, or there is too much of the caller. Each layer here answers one of them,
+//! and none answers two. That is why they are a stack, and why the order matters
+//! more than the numbers.
+//!
+//! # The order
+//!
+//! From the caller inwards:
+//!
+//! 1. **Total timeout.** The caller's patience. It stands outside, because
+//!    retries must share it, not multiply it.
+//! 2. **Retry.** Outside everything that can fail for one attempt only, so that
+//!    each attempt passes all the rest anew and can land elsewhere. The budget
+//!    bounds retries as a share of requests: with three layers of services that
+//!    each try three times, a dead callee at the bottom would get 27 times its
+//!    load; with a budget of 20 % it gets 1.7 times.
+//! 3. **Rate limit.** Inside retry, because a retry is a call too.
+//! 4. **Bulkhead.** Inside retry, so that the wait between attempts does not
+//!    hold a place. Outside the breaker, so that what the breaker judges is the
+//!    callee, not our own queue.
+//! 5. **Circuit breaker.** Outside the timeout of the attempt: a timeout is the
+//!    commonest sign of an ill callee, and a breaker that stands inside it sees
+//!    only a dropped future.
+//! 6. **Attempt timeout.** Next to the call. Without it one silent attempt uses
+//!    up the whole patience and nothing is left to retry.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use chassis_resilience::{
+//!     Classified, Decision, Profile, RetryPolicy,
+//!     breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitOpen},
+//!     bulkhead::{Bulkhead, BulkheadLayer},
+//!     rate_limit::{RateLimit, RateLimitLayer},
+//!     retry::{RetryBudget, RetryLayer},
+//!     timeout::TimeoutLayer,
+//!     BoxError,
+//! };
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! // What only the protocol knows: these requests are safe to send twice, and a
+//! // circuit that is open means that the request never left.
+//! #[derive(Clone)]
+//! struct Reads;
+//!
+//! impl RetryPolicy<u32, String, BoxError> for Reads {
+//!     fn clone_request(&self, request: &u32) -> Option<u32> {
+//!         Some(*request)
+//!     }
+//!     fn decide(&self, _: u32, _: &u32, result: Result<&String, &BoxError>) -> Decision {
+//!         match result {
+//!             Ok(_) => Decision::Done,
+//!             Err(error) if error.is::<CircuitOpen>() => Decision::RetryFree,
+//!             Err(_) => Decision::Retry,
+//!         }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let numbers = Profile::Standard.settings();
+//! let breaker = CircuitBreaker::new("greeter", numbers.breaker);
+//! breaker.on_transition(|change| println!("{}: {:?}", change.breaker, change.to));
+//!
+//! let greeter = ServiceBuilder::new()
+//!     // the caller's patience, shared by all attempts
+//!     .layer(TimeoutLayer::new(numbers.timeout))
+//!     // each attempt passes everything below anew
+//!     .layer(RetryLayer::new(Reads, numbers.retry, RetryBudget::new(numbers.budget)))
+//!     // a retry is a call too
+//!     .layer(RateLimitLayer::new(RateLimit::per_second(1_000).burst(100)))
+//!     // our own queue, which the breaker must not take for the callee
+//!     .layer(BulkheadLayer::with(Bulkhead::new(numbers.bulkhead)))
+//!     // sees timeouts, because they stand inside
+//!     .layer(CircuitBreakerLayer::new(breaker, Classified::errors()))
+//!     // one silent attempt must leave time for another
+//!     .layer(TimeoutLayer::new(numbers.attempt_timeout))
+//!     .service(service_fn(|id: u32| async move { Ok::<_, BoxError>(format!("hello, {id}")) }));
+//!
+//! assert_eq!(greeter.oneshot(7).await?, "hello, 7");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Behind a balancer the breaker moves below it, one per endpoint, and takes the
+//! attempt timeout with it: then an open circuit is an endpoint to walk past
+//! (see [`CircuitBreaker::would_permit`]) instead of an error.
+//!
+//! # What is not here
+//!
+//! No layer makes a request idempotent: whether it may be sent twice is for a
+//! [`RetryPolicy`] to say. No layer knows HTTP or gRPC: what an answer means is
+//! for [`Classify`] to say. No limit spans processes. And nothing here helps a
+//! callee that is simply too slow for what it is asked: these layers keep its
+//! trouble from spreading, they do not make it faster.
+//!
+//! # How it is built
+//!
+//! Each pattern has a brain, which is told the time and decides, and a thin
+//! skin, which asks tokio's clock. The brains are tested by tables and
+//! properties, the skins under a paused clock. All waits, queues and tables have
+//! a bound. All services fail with [`BoxError`]; each layer's own error is a
+//! small type that can be found with `downcast_ref`.
+
+pub mod timeout;
+
+pub mod retry;
+
+pub mod breaker;
+
+pub mod bulkhead;
+
+pub mod rate_limit;
+
+mod classify;
+mod profile;
+mod ring;
+
+pub use breaker::{
+    BreakerSettings, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, InvalidSettings, Permit,
+    State, Stats, Transition,
+};
+pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadLayer, BulkheadSettings};
+pub use classify::{Class, Classified, Classify};
+pub use profile::{Profile, ProfileSettings};
+pub use rate_limit::{
+    Gcra, KeyedRateLimit, KeyedRateLimitLayer, RateLimit, RateLimitLayer, RateLimited, RateLimiter,
+};
+pub use retry::{
+    Backoff, BudgetSettings, Decision, RetryBudget, RetryLayer, RetryPolicy, RetrySettings,
+};
+pub use timeout::{Elapsed, TimeoutLayer};
+
+/// The error of all services here: the layer's own type, or the inner service's.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

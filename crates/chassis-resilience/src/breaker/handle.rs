@@ -1,0 +1,172 @@
+//! The breaker as callers hold it.
+//!
+//! A cheap clone around one lock. Everything that others may hang on to it
+//! (hooks, watchers) runs outside that lock, so that a slow hook delays its own
+//! call and nobody else's.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    BreakerSettings, CircuitOpen, Permit, State, Stats, Transition,
+    gate::{Gate, Mode, Outcome, Ticket},
+};
+
+type Hook = Arc<dyn Fn(Transition<'_>) + Send + Sync>;
+
+/// A circuit breaker for one callee. Clones are the same breaker.
+#[derive(Clone)]
+pub struct CircuitBreaker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: Arc<str>,
+    settings: BreakerSettings,
+    gate: Mutex<Gate>,
+    transitions: AtomicU64,
+    hooks: RwLock<Vec<Hook>>,
+    watch: watch::Sender<State>,
+}
+
+impl CircuitBreaker {
+    /// A closed breaker. The name appears in transitions and logs.
+    ///
+    /// Settings that are out of range are moved to the nearest valid value; call
+    /// [`BreakerSettings::validate`] before, to refuse them instead.
+    pub fn new(name: impl Into<Arc<str>>, settings: BreakerSettings) -> Self {
+        let settings = settings.clamped();
+        CircuitBreaker {
+            inner: Arc::new(Inner {
+                name: name.into(),
+                settings,
+                gate: Mutex::new(Gate::new(settings, fastrand::u64(..))),
+                transitions: AtomicU64::new(0),
+                hooks: RwLock::new(Vec::new()),
+                watch: watch::Sender::new(State::Closed),
+            }),
+        }
+    }
+
+    /// The name that it was made with.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &BreakerSettings {
+        &self.inner.settings
+    }
+
+    /// Asks to make a call at `now`. The permit must say how the call ended.
+    ///
+    /// # Errors
+    /// [`CircuitOpen`] if the call must not be made.
+    pub fn try_acquire(&self, now: Instant) -> Result<Permit, CircuitOpen> {
+        match self.change(|gate| gate.admit(now.into_std())) {
+            Ok(ticket) => Ok(Permit::new(self.clone(), ticket, now)),
+            Err(retry_in) => Err(CircuitOpen { retry_in }),
+        }
+    }
+
+    /// Whether [`CircuitBreaker::try_acquire`] would give a permit now. For a
+    /// balancer that looks for an endpoint: it takes nothing and counts nothing.
+    pub fn would_permit(&self, now: Instant) -> bool {
+        self.inner.gate.lock().would_admit(now.into_std())
+    }
+
+    /// The state. `Open` lasts until a call comes after the open time.
+    pub fn state(&self) -> State {
+        self.inner.gate.lock().state()
+    }
+
+    /// A snapshot of the window and the counts.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.inner.gate.lock().stats(Instant::now().into_std());
+        stats.transitions = self.inner.transitions.load(Ordering::Relaxed);
+        stats
+    }
+
+    /// Refuses every call until [`CircuitBreaker::reset`].
+    pub fn force_open(&self) {
+        self.change(|gate| gate.set_mode(Mode::ForcedOpen));
+    }
+
+    /// Lets every call through and judges none, until [`CircuitBreaker::reset`].
+    pub fn disable(&self) {
+        self.change(|gate| gate.set_mode(Mode::Disabled));
+    }
+
+    /// Lets every call through and measures the rates, until
+    /// [`CircuitBreaker::reset`]. For trying settings on live traffic.
+    pub fn metrics_only(&self) {
+        self.change(|gate| gate.set_mode(Mode::MetricsOnly));
+    }
+
+    /// Back to automatic: closed, with an empty window.
+    pub fn reset(&self) {
+        self.change(Gate::reset);
+    }
+
+    /// Follows the state. A receiver sees the newest state, not every one.
+    pub fn subscribe(&self) -> watch::Receiver<State> {
+        self.inner.watch.subscribe()
+    }
+
+    /// Calls `hook` on each change of state, on the task that caused it. Hooks
+    /// live as long as the breaker; they should be quick.
+    ///
+    /// Two changes at nearly the same time may reach a hook in either order; use
+    /// [`CircuitBreaker::subscribe`] for the state, and hooks for counting.
+    pub fn on_transition(&self, hook: impl Fn(Transition<'_>) + Send + Sync + 'static) {
+        self.inner.hooks.write().push(Arc::new(hook));
+    }
+
+    pub(super) fn settle(&self, ticket: Ticket, now: Instant, outcome: Outcome) {
+        self.change(|gate| gate.settle(ticket, now.into_std(), outcome));
+    }
+
+    /// Runs `change` under the lock and publishes the transition, if it made one.
+    fn change<R>(&self, change: impl FnOnce(&mut Gate) -> R) -> R {
+        let (from, result, to) = {
+            let mut gate = self.inner.gate.lock();
+            let from = gate.state();
+            let result = change(&mut gate);
+            (from, result, gate.state())
+        };
+        if from != to {
+            self.publish(from, to);
+        }
+        result
+    }
+
+    fn publish(&self, from: State, to: State) {
+        self.inner.transitions.fetch_add(1, Ordering::Relaxed);
+        self.inner.watch.send_if_modified(|seen| {
+            // Read again: of two concurrent changes the later state must win.
+            let state = self.inner.gate.lock().state();
+            let changed = *seen != state;
+            *seen = state;
+            changed
+        });
+        // Copied out, so that a hook may use this breaker.
+        let hooks = self.inner.hooks.read().clone();
+        for hook in hooks {
+            hook(Transition { breaker: &self.inner.name, from, to });
+        }
+    }
+}
+
+impl std::fmt::Debug for CircuitBreaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CircuitBreaker")
+            .field("name", &self.inner.name)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
