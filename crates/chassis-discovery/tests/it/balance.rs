@@ -1,0 +1,276 @@
+//! The balancer as a client sees it: whom it calls, and what it says when it cannot.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use chassis_core::{BoxError, BoxFuture, Metrics};
+use chassis_discovery::{
+    AllOpen, Balance, Endpoint, NoEndpoints, Target, Updates, provably_not_sent,
+};
+use chassis_resilience::breaker::BreakerSettings;
+use chassis_resilience::{Class, Classify};
+use parking_lot::Mutex;
+use tower::{Service, ServiceExt};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What an endpoint does, by port.
+#[derive(Clone, Copy)]
+enum Behaviour {
+    Answer(Duration),
+    Fail(Duration),
+    Hang,
+}
+
+#[derive(Clone, Default)]
+struct World {
+    behaviour: Arc<Mutex<HashMap<u16, Behaviour>>>,
+    calls: Arc<Mutex<HashMap<u16, usize>>>,
+}
+
+impl World {
+    fn set(&self, port: u16, behaviour: Behaviour) {
+        self.behaviour.lock().insert(port, behaviour);
+    }
+
+    fn calls(&self, port: u16) -> usize {
+        self.calls.lock().get(&port).copied().unwrap_or(0)
+    }
+}
+
+#[derive(Clone)]
+struct Server {
+    port: u16,
+    world: World,
+}
+
+impl Service<()> for Server {
+    type Response = Result<u16, u16>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        let (port, world) = (self.port, self.world.clone());
+        Box::pin(async move {
+            *world.calls.lock().entry(port).or_default() += 1;
+            let behaviour = world.behaviour.lock().get(&port).copied();
+            match behaviour {
+                Some(Behaviour::Answer(after)) => {
+                    tokio::time::sleep(after).await;
+                    Ok(Ok(port))
+                }
+                Some(Behaviour::Fail(after)) => {
+                    tokio::time::sleep(after).await;
+                    Ok(Err(port))
+                }
+                Some(Behaviour::Hang) => std::future::pending().await,
+                None => Ok(Ok(port)),
+            }
+        })
+    }
+}
+
+/// The transport knows that an answer may be a failure.
+fn inner_errors() -> impl Classify<Result<u16, u16>, Infallible> {
+    |result: Result<&Result<u16, u16>, &Infallible>| match result {
+        Ok(Ok(_)) => Class::Success,
+        _ => Class::Failure,
+    }
+}
+
+fn endpoints(ports: impl IntoIterator<Item = u16>) -> Vec<Endpoint> {
+    ports.into_iter().map(|port| Endpoint::new(([127, 0, 0, 1], port).into())).collect()
+}
+
+fn settings() -> BreakerSettings {
+    BreakerSettings {
+        consecutive_failures: 5,
+        // With its jitter far longer than any test here.
+        open_for: 600 * SECOND,
+        open_max: 600 * SECOND,
+        ..BreakerSettings::default()
+    }
+}
+
+fn balance(
+    updates: Updates,
+    world: &World,
+) -> Balance<Server, impl Classify<Result<u16, u16>, Infallible> + use<>> {
+    let world = world.clone();
+    Balance::new(
+        Target::new("greeter", "http"),
+        updates,
+        move |endpoint| Server { port: endpoint.address.port(), world: world.clone() },
+        inner_errors(),
+        settings(),
+        SECOND,
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_is_walked_past() {
+    let world = World::default();
+    world.set(1, Behaviour::Fail(Duration::ZERO));
+    world.set(2, Behaviour::Answer(Duration::from_millis(50)));
+    let metrics = Metrics::default();
+    let balance = balance(Updates::fixed(endpoints([1, 2])), &world);
+    balance.bind(&metrics);
+    let mut answers = 0;
+    // Long enough that the failing one is starved, and so due, many times.
+    for _ in 0..100 {
+        tokio::time::advance(SECOND / 2).await;
+        if balance.clone().oneshot(()).await.unwrap().is_ok() {
+            answers += 1;
+        }
+    }
+    assert_eq!(world.calls(1), 5, "five failures open it, and then nothing");
+    assert_eq!(answers, 95);
+    let text = metrics.encode();
+    assert!(text.contains("to=\"open\"} 1"), "{text}");
+    assert!(
+        text.contains("client_balancer_endpoints{service=\"greeter\",protocol=\"http\"} 2"),
+        "{text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cured_endpoint_is_let_in_again() {
+    let world = World::default();
+    world.set(1, Behaviour::Fail(Duration::ZERO));
+    let balance = balance(Updates::fixed(endpoints([1])), &world);
+    for _ in 0..5 {
+        balance.clone().oneshot(()).await.unwrap().unwrap_err();
+    }
+    let error = balance.clone().oneshot(()).await.unwrap_err();
+    let open = error.downcast_ref::<AllOpen>().unwrap();
+    assert!(open.retry_in > SECOND && open.retry_in <= 600 * SECOND, "{open:?}");
+    assert!(provably_not_sent(&*error));
+    assert_eq!(world.calls(1), 5, "the sixth was not sent");
+
+    world.set(1, Behaviour::Answer(Duration::ZERO));
+    tokio::time::advance(open.retry_in + SECOND).await;
+    for _ in 0..10 {
+        assert_eq!(balance.clone().oneshot(()).await.unwrap(), Ok(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_cut_off_by_a_timeout_counts_against_the_endpoint() {
+    let world = World::default();
+    world.set(1, Behaviour::Hang);
+    let balance = balance(Updates::fixed(endpoints([1])), &world);
+    for _ in 0..5 {
+        let call = balance.clone().oneshot(());
+        assert!(tokio::time::timeout(2 * SECOND, call).await.is_err());
+    }
+    let error = balance.oneshot(()).await.unwrap_err();
+    assert!(error.is::<AllOpen>(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_dropped_early_says_nothing_against_the_endpoint() {
+    let world = World::default();
+    world.set(1, Behaviour::Hang);
+    let balance = balance(Updates::fixed(endpoints([1])), &world);
+    for _ in 0..50 {
+        let call = balance.clone().oneshot(());
+        assert!(tokio::time::timeout(SECOND / 10, call).await.is_err());
+    }
+    world.set(1, Behaviour::Answer(Duration::ZERO));
+    assert_eq!(balance.oneshot(()).await.unwrap(), Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fails_fast_gets_a_trickle() {
+    let world = World::default();
+    world.set(1, Behaviour::Fail(Duration::from_millis(1)));
+    for port in 2..=4 {
+        world.set(port, Behaviour::Answer(Duration::from_millis(20)));
+    }
+    let balance = Balance::new(
+        Target::new("greeter", "http"),
+        Updates::fixed(endpoints(1..=4)),
+        {
+            let world = world.clone();
+            move |endpoint: &Endpoint| Server {
+                port: endpoint.address.port(),
+                world: world.clone(),
+            }
+        },
+        inner_errors(),
+        BreakerSettings { consecutive_failures: u32::MAX, min_calls: u32::MAX, ..settings() },
+        SECOND,
+    );
+    for _ in 0..1_000 {
+        // Whether it fails is what the endpoint decides; the share is counted.
+        let _ = balance.clone().oneshot(()).await.unwrap();
+    }
+    assert!(world.calls(1) < 30, "{}", world.calls(1));
+    for port in 2..=4 {
+        assert!((200..460).contains(&world.calls(port)), "{}", world.calls(port));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_come_and_go_and_no_call_is_lost() {
+    let world = World::default();
+    for port in 1..=8 {
+        world.set(port, Behaviour::Answer(Duration::from_millis(u64::from(port) * 10)));
+    }
+    let (feed, updates) = Updates::channel();
+    feed.publish(endpoints([1]));
+    let balance = balance(updates, &world);
+    let mut rng = fastrand::Rng::with_seed(11);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..500 {
+        let mut set = endpoints((1..=8).filter(|_| rng.bool()));
+        set.extend(endpoints([9]));
+        feed.publish(set);
+        calls.spawn(balance.clone().oneshot(()));
+        tokio::time::sleep(Duration::from_millis(rng.u64(1..5))).await;
+    }
+    feed.publish([]);
+    let mut answers = 0;
+    while let Some(result) = calls.join_next().await {
+        result.unwrap().unwrap().unwrap();
+        answers += 1;
+    }
+    assert_eq!(answers, 500);
+    let error = balance.oneshot(()).await.unwrap_err();
+    assert!(error.is::<NoEndpoints>() && provably_not_sent(&*error), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_set_is_waited_for_but_not_for_ever() {
+    let world = World::default();
+    let (feed, updates) = Updates::channel();
+    let balance = balance(updates, &world);
+    let early = tokio::spawn(balance.clone().oneshot(()));
+    tokio::time::sleep(SECOND).await;
+    feed.publish(endpoints([3]));
+    let answer: Result<Result<u16, u16>, BoxError> = early.await.unwrap();
+    assert_eq!(answer.unwrap(), Ok(3));
+
+    let (_feed, updates) = Updates::channel();
+    let error = self::balance(updates, &world).oneshot(()).await.unwrap_err();
+    assert!(error.is::<NoEndpoints>(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_good_set_is_used_when_the_source_is_gone() {
+    let world = World::default();
+    let (feed, updates) = Updates::channel();
+    feed.publish(endpoints([3]));
+    let balance = balance(updates, &world);
+    drop(feed);
+    for _ in 0..3 {
+        assert_eq!(balance.clone().oneshot(()).await.unwrap(), Ok(3));
+    }
+}
