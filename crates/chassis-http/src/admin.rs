@@ -1,0 +1,166 @@
+//! The port for operators and orchestrators: probes, metrics, who this is, what it waits for.
+//!
+//! It is a port of its own, on loopback unless told otherwise, so that nothing of it can be
+//! reached through the public one. It starts first and stops last, and none of its answers
+//! does I/O: health and metrics are read from memory. It is not part of the access log,
+//! which a probe every second would drown.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use chassis_core::{
+    AdminConfig, BoxFuture, Component, Env, Error, Listener, Ready, Result, Shutdown,
+};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use crate::{
+    extract::Json,
+    problem::Problem,
+    server::{Limits, bind, serve},
+};
+
+/// The media type of the metrics, with the version that Prometheus asks for.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The admin port as a component of an app; it belongs at the head of the list.
+///
+/// | path | answer |
+/// |---|---|
+/// | `/livez` | 200 as long as the process can answer |
+/// | `/readyz` | 200 if it should get traffic, else 503; each dependency in the body |
+/// | `/startupz` | 200 once all components have started, else 503 |
+/// | `/metrics` | OpenMetrics text |
+/// | `/info` | name, version, instance and listeners |
+/// | `/plan` | components and probes, in order |
+/// | `/drain` | work in flight, by kind |
+pub struct Admin {
+    config: AdminConfig,
+    more: Router,
+}
+
+impl Admin {
+    /// The admin port with the paths above. Nothing is bound before the app runs.
+    #[must_use]
+    pub fn new(config: &AdminConfig) -> Admin {
+        Admin { config: config.clone(), more: Router::new() }
+    }
+
+    /// Adds paths of one's own. They must not be any of the paths above.
+    #[must_use]
+    pub fn merge(mut self, more: Router) -> Admin {
+        self.more = self.more.merge(more);
+        self
+    }
+
+    async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+        let listener = bind((self.config.host, self.config.port).into(), "ADMIN__PORT").await?;
+        let address = listener.local_addr().map_err(Error::internal)?;
+        let router = router(&env).merge(self.more);
+        let open = env.metrics().gauge("admin_server_connections", "Open connections.", &[]);
+        env.announce(Listener { protocol: "admin", address });
+        ready.ready();
+        serve(listener, router, Arc::new(limits()), open, shutdown).await;
+        Ok(())
+    }
+}
+
+impl Component for Admin {
+    fn name(&self) -> Cow<'static, str> {
+        "admin".into()
+    }
+
+    fn describe(&self) -> String {
+        format!("{}:{}", self.config.host, self.config.port)
+    }
+
+    fn run(
+        self: Box<Self>,
+        env: Env,
+        ready: Ready,
+        shutdown: Shutdown,
+    ) -> BoxFuture<'static, Result<()>> {
+        Box::pin((*self).serve(env, ready, shutdown))
+    }
+}
+
+/// A scraper, an orchestrator and a few people: more is a mistake.
+fn limits() -> Limits {
+    Limits {
+        max_connections: 64,
+        header_timeout: Duration::from_secs(10),
+        max_header_bytes: 16 * 1024,
+        max_concurrent_streams: 16,
+        max_age: None,
+    }
+}
+
+fn router(env: &Env) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/startupz", get(startupz))
+        .route("/metrics", get(metrics))
+        .route("/info", get(info))
+        .route("/plan", get(plan))
+        .route("/drain", get(drain))
+        .fallback(nothing_here)
+        .with_state(env.clone())
+}
+
+async fn livez(State(env): State<Env>) -> Response {
+    let live = env.health().is_live();
+    (code(live), Json(json!({ "live": live }))).into_response()
+}
+
+async fn readyz(State(env): State<Env>) -> Response {
+    (code(env.health().is_ready()), Json(env.health().report())).into_response()
+}
+
+async fn startupz(State(env): State<Env>) -> Response {
+    let started = env.health().is_started();
+    (code(started), Json(json!({ "started": started }))).into_response()
+}
+
+async fn metrics(State(env): State<Env>) -> Response {
+    let kind = HeaderValue::from_static(OPENMETRICS);
+    ([(header::CONTENT_TYPE, kind)], env.metrics().encode()).into_response()
+}
+
+async fn info(State(env): State<Env>) -> Response {
+    let info = env.info();
+    let listeners: Vec<_> = env
+        .listeners()
+        .iter()
+        .map(|l| json!({ "protocol": l.protocol, "address": l.address.to_string() }))
+        .collect();
+    Json(json!({
+        "name": info.name,
+        "version": info.version,
+        "instance": info.instance,
+        "listeners": listeners,
+    }))
+    .into_response()
+}
+
+async fn plan(State(env): State<Env>) -> String {
+    env.plan().to_string()
+}
+
+async fn drain(State(env): State<Env>) -> Response {
+    let status = env.health().status();
+    Json(json!({ "status": status, "in_flight": env.in_flight().counts() })).into_response()
+}
+
+async fn nothing_here() -> Problem {
+    Error::not_found("ROUTE_NOT_FOUND", "there is nothing at this path of the admin port").into()
+}
+
+fn code(good: bool) -> StatusCode {
+    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}

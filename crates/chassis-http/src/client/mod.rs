@@ -1,0 +1,268 @@
+//! Calls to another service, by its name, with the stack on.
+//!
+//! ```no_run
+//! # async fn call(discovery: &chassis_discovery::Discovery) -> chassis_core::Result<()> {
+//! let greeter = chassis_http::Client::new("greeter", discovery);
+//! let answer = greeter.get("/greetings/7").send().await?.error_for_status().await?;
+//! let greeting: serde_json::Value = answer.json().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A call inherits the ambient [`Context`]: it is a child span in the same trace, carries the
+//! request id, and gives up at the caller's deadline. What may be repeated safely is retried
+//! within a budget; an endpoint that keeps failing is walked past.
+//!
+//! Read in this order: `stack` (the column of layers), `policy` (what is retried), `payload`
+//! (what can be sent twice), `transport` (the wire), `error`, then `request` and `response`.
+
+mod deadline;
+mod error;
+mod metrics;
+mod payload;
+mod policy;
+mod request;
+mod response;
+mod stack;
+mod transport;
+
+use std::{
+    sync::Arc,
+    task::{Context as Poller, Poll},
+};
+
+use axum::body::Body;
+use chassis_core::{
+    BoxFuture, Context, Deadline, Error, Metrics, Result, Span, SpanKind, propagation,
+};
+use chassis_discovery::{ClientConfig, Discovery, Target};
+use http::{HeaderName, HeaderValue, Method, Request, header};
+use tower::ServiceExt;
+
+use self::{metrics::ClientMetrics, payload::Payload, stack::Stack};
+pub use self::{request::RequestBuilder, response::Response};
+use crate::edge::method_label;
+
+/// Largest answer that is read into memory, unless [`ClientBuilder::max_response_bytes`] says
+/// another: 4 MiB.
+pub const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
+
+/// A client of one service. Cheap to clone; clones share connections, breakers and budget.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    service: Arc<str>,
+    stack: Stack,
+    config: ClientConfig,
+    max_response_bytes: usize,
+    metrics: Option<ClientMetrics>,
+}
+
+/// A client in the making.
+pub struct ClientBuilder {
+    service: String,
+    discovery: Discovery,
+    config: ClientConfig,
+    max_response_bytes: usize,
+    metrics: Option<Metrics>,
+}
+
+impl ClientBuilder {
+    /// Sets time-outs, retries, concurrency and breakers.
+    #[must_use]
+    pub fn config(mut self, config: &ClientConfig) -> ClientBuilder {
+        self.config = config.clone();
+        self
+    }
+
+    /// Shows the calls and the balancer in these metrics.
+    #[must_use]
+    pub fn metrics(mut self, metrics: &Metrics) -> ClientBuilder {
+        self.metrics = Some(metrics.clone());
+        self
+    }
+
+    /// Sets the largest answer, in bytes, that [`Response`] reads into memory.
+    #[must_use]
+    pub fn max_response_bytes(mut self, limit: usize) -> ClientBuilder {
+        self.max_response_bytes = limit;
+        self
+    }
+
+    /// Builds the client. Must be called inside a tokio runtime; nothing is connected yet.
+    ///
+    /// # Errors
+    /// `INVALID_CONFIG` that names the setting, under `clients.<service>`.
+    pub fn build(self) -> Result<Client> {
+        self.config.validate(&format!("clients.{}", self.service))?;
+        Ok(self.assemble())
+    }
+
+    fn assemble(self) -> Client {
+        let target = Target::new(self.service.as_str(), "http");
+        let updates = self.discovery.resolver().watch(&target);
+        let stack = stack::build(target, updates, &self.config, self.metrics.as_ref());
+        let service: Arc<str> = self.service.into();
+        Client(Arc::new(Inner {
+            metrics: self.metrics.map(|metrics| ClientMetrics::new(metrics, service.clone())),
+            service,
+            stack,
+            config: self.config,
+            max_response_bytes: self.max_response_bytes,
+        }))
+    }
+}
+
+impl Client {
+    /// A client of this service with the default settings and no metrics.
+    ///
+    /// Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn new(service: impl Into<String>, discovery: &Discovery) -> Client {
+        // The defaults are valid: a test of the discovery crate holds that.
+        Client::builder(service, discovery).assemble()
+    }
+
+    /// A client of this service with settings of one's own.
+    #[must_use]
+    pub fn builder(service: impl Into<String>, discovery: &Discovery) -> ClientBuilder {
+        ClientBuilder {
+            service: service.into(),
+            discovery: discovery.clone(),
+            config: ClientConfig::default(),
+            max_response_bytes: MAX_RESPONSE_BYTES,
+            metrics: None,
+        }
+    }
+
+    /// The service that it calls.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.0.service
+    }
+
+    /// A GET of this path, which begins with `/` and may have a query.
+    pub fn get(&self, path: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::GET, path)
+    }
+
+    /// A POST to this path.
+    pub fn post(&self, path: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::POST, path)
+    }
+
+    /// A PUT to this path.
+    pub fn put(&self, path: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::PUT, path)
+    }
+
+    /// A DELETE of this path.
+    pub fn delete(&self, path: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::DELETE, path)
+    }
+
+    /// A request of any method.
+    pub fn request(&self, method: Method, path: impl AsRef<str>) -> RequestBuilder {
+        RequestBuilder::new(self.clone(), method, path.as_ref())
+    }
+
+    /// Forwards a request and gives the answer as it comes, whatever its status; both bodies
+    /// stream. Of the target only path and query are used.
+    ///
+    /// A request with a body is retried only if nothing of it was sent. Dropping the future
+    /// cancels the call.
+    ///
+    /// # Errors
+    /// Any failure to get an answer: `NO_ENDPOINTS`, `CIRCUIT_OPEN`, `TOO_MANY_CALLS`,
+    /// `CONNECT_FAILED`, `CONNECTION_LOST`, `ATTEMPT_TIMEOUT`, `DEADLINE_EXCEEDED`.
+    pub async fn call(&self, request: Request<Body>) -> Result<http::Response<Body>> {
+        let (response, _) = self.send(request.map(Payload::from_body)).await?;
+        Ok(response)
+    }
+
+    /// Sends through the stack; the deadline is the one that holds for the answer's body too.
+    async fn send(
+        &self,
+        mut request: Request<Payload>,
+    ) -> Result<(http::Response<Body>, Deadline)> {
+        let inner = &*self.0;
+        let started = tokio::time::Instant::now();
+        let context =
+            Context::current().child().with_deadline(Deadline::after(inner.config.timeout));
+        let deadline = context.deadline().unwrap_or_else(|| Deadline::after(inner.config.timeout));
+        let deadline = match request.extensions().get::<Deadline>() {
+            Some(own) => deadline.min(*own),
+            None => deadline,
+        };
+        request.extensions_mut().insert(deadline);
+        // A forwarded one belongs to the trace parent that it came with.
+        request.headers_mut().remove(propagation::TRACESTATE);
+        propagation::inject(&context, |name, value| {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                request.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        });
+        // The callee is known by its name; the address is the balancer's business.
+        if !request.headers().contains_key(header::HOST)
+            && let Ok(host) = HeaderValue::from_str(&inner.service)
+        {
+            request.headers_mut().insert(header::HOST, host);
+        }
+
+        let method = method_label(request.method());
+        let mut span = Span::start(&context, SpanKind::Client, method);
+        if span.is_recording() {
+            span.set("http.request.method", method);
+            span.set("server.address", inner.service.to_string());
+            span.set("url.path", request.uri().path());
+        }
+        let result = context
+            .scope(inner.stack.clone().oneshot(request))
+            .await
+            .map_err(|error| error::from_stack(error, &inner.service));
+        let outcome = match &result {
+            Ok(response) => response.status().as_str().to_owned(),
+            Err(error) => error.reason().to_owned(),
+        };
+        if let Some(metrics) = &inner.metrics {
+            metrics.duration(method, &outcome).observe(started.elapsed().as_secs_f64());
+        }
+        if span.is_recording() {
+            match &result {
+                Ok(response) => {
+                    span.set("http.response.status_code", outcome.clone());
+                    if response.status().is_client_error() || response.status().is_server_error() {
+                        span.fail(outcome);
+                    }
+                }
+                Err(error) => {
+                    span.set("error.type", outcome);
+                    span.fail(error.chain());
+                }
+            }
+        }
+        Ok((result?.map(Body::new), deadline))
+    }
+}
+
+impl tower::Service<Request<Body>> for Client {
+    type Response = http::Response<Body>;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<http::Response<Body>>>;
+
+    fn poll_ready(&mut self, _: &mut Poller<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let client = self.clone();
+        Box::pin(async move { Client::call(&client, request).await })
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Client").field(&self.0.service).finish()
+    }
+}

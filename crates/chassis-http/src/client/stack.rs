@@ -1,0 +1,109 @@
+//! The column of layers that every call goes through, and why each stands where it does.
+
+use chassis_core::Metrics;
+use chassis_discovery::{Balance, ClientConfig, Target, Updates};
+use chassis_resilience::{
+    Class, Classify,
+    bulkhead::{BulkheadLayer, BulkheadService},
+    retry::{Retry, RetryLayer},
+    timeout::{Timeout, TimeoutLayer},
+};
+use http::StatusCode;
+use hyper::body::Incoming;
+use tower::ServiceBuilder;
+
+use super::{
+    deadline::{WithDeadline, WithDeadlineLayer},
+    policy::IfSafe,
+    transport::{Pool, Transport},
+};
+
+/// The stack of a client, outermost first.
+pub(super) type Stack =
+    WithDeadline<Retry<IfSafe, Timeout<BulkheadService<Balance<Transport, ByStatus>>>>>;
+
+pub(super) fn build(
+    target: Target,
+    updates: Updates,
+    config: &ClientConfig,
+    metrics: Option<&Metrics>,
+) -> Stack {
+    let pool = Pool::new(config);
+    let balance = Balance::new(
+        target,
+        updates,
+        move |endpoint| pool.transport(endpoint.address),
+        ByStatus,
+        config.breaker.settings(),
+        // Shorter than the attempt's time-out above, so that an endpoint which hangs is
+        // blamed for it when the time-out drops the call.
+        config.attempt_timeout.mul_f64(0.9),
+    );
+    if let Some(metrics) = metrics {
+        balance.bind(metrics);
+    }
+    ServiceBuilder::new()
+        // First, because it holds for everything below: attempts, pauses and queues together
+        // may not take longer than the caller waits. A call without time left is not begun.
+        .layer(WithDeadlineLayer)
+        // Above the time-out, so that an attempt that took too long may be repeated; above the
+        // balancer, so that the repetition goes to another endpoint.
+        .layer(RetryLayer::new(IfSafe, config.retry_settings(), config.retry_budget()))
+        // Below retry: it is one attempt's share of the deadline. Above the bulkhead, so that
+        // waiting for a place counts.
+        .layer(TimeoutLayer::new(config.attempt_timeout))
+        // Below the time-out, so that what timed out gives its place back at once. It bounds
+        // what one slow service can hold of this process.
+        .layer(BulkheadLayer::new(config.max_concurrent, config.max_wait))
+        // Last: by now the call is allowed and has a place, so the endpoint is picked from
+        // what is known now. Below it, one circuit breaker per endpoint.
+        .service(balance)
+}
+
+/// Which answers count against an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ByStatus;
+
+impl Classify<http::Response<Incoming>, chassis_core::Error> for ByStatus {
+    fn classify(&self, result: Result<&http::Response<Incoming>, &chassis_core::Error>) -> Class {
+        match result {
+            Ok(response) => by_status(response.status()),
+            // The caller's own doing says nothing about the endpoint.
+            Err(error) if error.reason() == super::error::BODY_FAILED => Class::Ignore,
+            Err(error) if error.reason() == super::error::DEADLINE_EXCEEDED => Class::Ignore,
+            Err(_) => Class::Failure,
+        }
+    }
+}
+
+fn by_status(status: StatusCode) -> Class {
+    match status {
+        StatusCode::INTERNAL_SERVER_ERROR
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Class::Failure,
+        // It works and says that it is asked too often.
+        StatusCode::TOO_MANY_REQUESTS => Class::Ignore,
+        _ => Class::Success,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_endpoints_own_failures_count_against_it() {
+        for (status, class) in [
+            (200, Class::Success),
+            (404, Class::Success),
+            (409, Class::Success),
+            (429, Class::Ignore),
+            (500, Class::Failure),
+            (501, Class::Success),
+            (503, Class::Failure),
+        ] {
+            assert_eq!(by_status(StatusCode::from_u16(status).unwrap()), class, "{status}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The wire: one pool of connections for all endpoints of a service.
+
+use std::{
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use chassis_core::{BoxFuture, Deadline, Error};
+use chassis_discovery::ClientConfig;
+use http::{HeaderName, HeaderValue, Request, Uri, Version, uri::Authority, uri::Scheme};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use tower::Service;
+
+use super::{error, payload::Payload};
+use crate::REQUEST_TIMEOUT_MS;
+
+/// How long a connection may take to be made, if an attempt may take longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an idle connection is kept. Shorter than the header time-out of our servers, which
+/// close what is idle: a request must not meet a connection that is just being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most idle connections that are kept to one endpoint.
+const MAX_IDLE: usize = 64;
+
+/// The connections of a client.
+pub(super) struct Pool {
+    client: legacy::Client<HttpConnector, Body>,
+    attempt_timeout: Duration,
+}
+
+impl Pool {
+    pub(super) fn new(config: &ClientConfig) -> Pool {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(Duration::from_secs(60)));
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(config.attempt_timeout)));
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .build(connector);
+        Pool { client, attempt_timeout: config.attempt_timeout }
+    }
+
+    /// The transport to one endpoint.
+    pub(super) fn transport(&self, address: SocketAddr) -> Transport {
+        Transport {
+            client: self.client.clone(),
+            authority: Authority::try_from(address.to_string()).ok(),
+            attempt_timeout: self.attempt_timeout,
+        }
+    }
+}
+
+/// Sends requests to one endpoint.
+#[derive(Clone)]
+pub(super) struct Transport {
+    client: legacy::Client<HttpConnector, Body>,
+    // Always there: an address and a port are an authority.
+    authority: Option<Authority>,
+    attempt_timeout: Duration,
+}
+
+impl Service<Request<Payload>> for Transport {
+    type Response = http::Response<Incoming>;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<http::Response<Incoming>, Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Payload>) -> Self::Future {
+        let prepared = self.prepare(request);
+        let client = self.client.clone();
+        Box::pin(async move { client.request(prepared?).await.map_err(error::from_transport) })
+    }
+}
+
+impl Transport {
+    fn prepare(&self, request: Request<Payload>) -> Result<Request<Body>, Error> {
+        let (mut parts, payload) = request.into_parts();
+        let mut target = parts.uri.into_parts();
+        target.scheme = Some(Scheme::HTTP);
+        target.authority = self.authority.clone();
+        parts.uri = Uri::from_parts(target).map_err(Error::internal)?;
+        // A forwarded request may have come in by HTTP/2; this connection is HTTP/1.1.
+        parts.version = Version::HTTP_11;
+        // Said anew with each attempt: what is left is less than at the first.
+        let left = match parts.extensions.get::<Deadline>() {
+            Some(deadline) => {
+                deadline.check()?;
+                deadline.remaining().min(self.attempt_timeout)
+            }
+            None => self.attempt_timeout,
+        };
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+        parts.headers.insert(HeaderName::from_static(REQUEST_TIMEOUT_MS), HeaderValue::from(left));
+        Ok(Request::from_parts(parts, payload.into_body()))
+    }
+}

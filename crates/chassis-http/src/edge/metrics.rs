@@ -1,0 +1,130 @@
+//! Rate, errors and duration of requests, by route, method and status.
+//!
+//! Handles are bound once and kept: a request costs two short look-ups and no formatting.
+//! Every label is bounded: routes are the router's own templates, an unknown path is one
+//! label, an invented method is one label, and a status is three digits.
+
+use std::{collections::HashMap, sync::Arc};
+
+use chassis_core::{Gauge, Histogram, Metrics, metrics::LATENCY_BUCKETS};
+use http::Method;
+use parking_lot::RwLock;
+
+/// The route label of a request that no route matched.
+const UNMATCHED: &str = "unmatched";
+
+/// The metrics of one server.
+pub(super) struct EdgeMetrics {
+    metrics: Metrics,
+    active: Gauge,
+    routes: RwLock<HashMap<String, Arc<RouteMetrics>>>,
+    unmatched: Arc<RouteMetrics>,
+}
+
+impl EdgeMetrics {
+    pub(super) fn bind(metrics: &Metrics) -> EdgeMetrics {
+        let active =
+            metrics.gauge("http_server_active_requests", "Requests being answered right now.", &[]);
+        EdgeMetrics {
+            metrics: metrics.clone(),
+            active,
+            routes: RwLock::default(),
+            unmatched: Arc::new(RouteMetrics::new(metrics.clone(), None)),
+        }
+    }
+
+    pub(super) fn active(&self) -> &Gauge {
+        &self.active
+    }
+
+    /// The metrics of a route; `None` for a request that no route matched.
+    pub(super) fn route(&self, template: Option<&str>) -> Arc<RouteMetrics> {
+        let Some(template) = template else { return self.unmatched.clone() };
+        if let Some(known) = self.routes.read().get(template) {
+            return known.clone();
+        }
+        self.routes
+            .write()
+            .entry(template.to_owned())
+            .or_insert_with(|| {
+                Arc::new(RouteMetrics::new(self.metrics.clone(), Some(template.to_owned())))
+            })
+            .clone()
+    }
+}
+
+/// The metrics of one route.
+pub(super) struct RouteMetrics {
+    metrics: Metrics,
+    template: Option<String>,
+    durations: RwLock<HashMap<(&'static str, u16), Histogram>>,
+}
+
+impl RouteMetrics {
+    fn new(metrics: Metrics, template: Option<String>) -> RouteMetrics {
+        RouteMetrics { metrics, template, durations: RwLock::default() }
+    }
+
+    /// The route's template, such as `/items/{id}`.
+    pub(super) fn template(&self) -> Option<&str> {
+        self.template.as_deref()
+    }
+
+    /// The histogram of durations of this method and status.
+    pub(super) fn duration(&self, method: &'static str, status: u16) -> Histogram {
+        if let Some(known) = self.durations.read().get(&(method, status)) {
+            return known.clone();
+        }
+        let histogram = self.metrics.histogram(
+            "http_server_request_duration_seconds",
+            "Time from the head of a request to the end of its answer.",
+            &[
+                ("http_request_method", method),
+                ("http_route", self.template().unwrap_or(UNMATCHED)),
+                ("http_response_status_code", &status.to_string()),
+            ],
+            LATENCY_BUCKETS,
+        );
+        self.durations.write().entry((method, status)).or_insert(histogram).clone()
+    }
+}
+
+/// The label of a method: the known ones, and one for all others.
+pub(crate) fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => "_OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invented_methods_share_one_label() {
+        assert_eq!(method_label(&Method::GET), "GET");
+        for name in ["BREW", "get", "X-1"] {
+            assert_eq!(method_label(&Method::from_bytes(name.as_bytes()).unwrap()), "_OTHER");
+        }
+    }
+
+    #[test]
+    fn a_route_is_bound_once() {
+        let edge = EdgeMetrics::bind(&Metrics::default());
+        let one = edge.route(Some("/items/{id}"));
+        assert!(Arc::ptr_eq(&one, &edge.route(Some("/items/{id}"))));
+        assert!(!Arc::ptr_eq(&one, &edge.route(None)));
+        one.duration("GET", 200).observe(0.01);
+        let text = edge.metrics.encode();
+        assert!(text.contains(r#"http_route="/items/{id}""#), "{text}");
+    }
+}

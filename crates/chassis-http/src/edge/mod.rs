@@ -1,0 +1,178 @@
+//! What the chassis does around every request: one tower layer, one future.
+//!
+//! Request ids, trace, deadline, time-out, panic, body limit, metrics, span and access log
+//! are one layer and not nine, because the bill of the usual stack is not the features but
+//! the seams: each middleware has its own future, its own look at the headers, its own map.
+//! Here the headers are read once, metric handles are bound once per route, an unsampled
+//! request makes no span, and a request leaves one log line.
+//!
+//! The layer stands inside the router (`Router::layer`), so it sees the route's template and
+//! covers the router's own 404 and 405.
+
+mod admit;
+mod body;
+mod exchange;
+mod metrics;
+pub(crate) mod panic;
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context as Poller, Poll},
+    time::Duration,
+};
+
+use axum::{
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use chassis_core::{BoxFuture, Code, Context, Deadline, Env, Error, propagation};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body::Body as _;
+use tower::{Layer, Service};
+
+pub(crate) use self::{admit::body_too_large, metrics::method_label};
+use self::{exchange::Exchange, metrics::EdgeMetrics, panic::CatchPanic};
+use crate::{limit::Tripped, problem::Problem};
+
+/// The header that carries the time that is left for a call, in milliseconds.
+///
+/// Remaining time and not a date, so that the clocks of two machines need not agree.
+pub const REQUEST_TIMEOUT_MS: &str = "x-request-timeout-ms";
+
+/// Puts the chassis around each route of a router.
+#[derive(Clone)]
+pub(crate) struct EdgeLayer(Arc<Shared>);
+
+struct Shared {
+    env: Env,
+    request_timeout: Duration,
+    body_limit: u64,
+    metrics: EdgeMetrics,
+}
+
+impl EdgeLayer {
+    pub(crate) fn new(env: &Env, request_timeout: Duration, body_limit: u64) -> EdgeLayer {
+        EdgeLayer(Arc::new(Shared {
+            env: env.clone(),
+            request_timeout,
+            body_limit,
+            metrics: EdgeMetrics::bind(env.metrics()),
+        }))
+    }
+}
+
+impl<S> Layer<S> for EdgeLayer {
+    type Service = Edge<S>;
+
+    fn layer(&self, inner: S) -> Edge<S> {
+        Edge { inner, shared: self.0.clone() }
+    }
+}
+
+/// The service that [`EdgeLayer`] makes.
+#[derive(Clone)]
+pub(crate) struct Edge<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Service<Request> for Edge<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, poller: &mut Poller<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(poller)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let shared = &self.shared;
+        let deadline = deadline(request.headers(), shared.request_timeout);
+        let context = propagation::extract(&shared.env, |name| text(request.headers(), name))
+            .with_deadline(deadline);
+        let exchange = Exchange::begin(&shared.env, &shared.metrics, &context, &request);
+        // Nothing of the handler runs before the future is polled, inside the scope.
+        let admitted = deadline
+            .check()
+            .map_err(Problem::from)
+            .and_then(|()| admit::admit(request, shared.body_limit))
+            .map(|(request, tripped)| (self.inner.call(request), tripped));
+        Box::pin(context.scope(async move {
+            let response = match admitted {
+                Ok((answer, tripped)) => {
+                    let answer = CatchPanic::new(answer);
+                    let response = match deadline.run(answer).await {
+                        Ok(Ok(Ok(response))) => response,
+                        Ok(Err(panic)) => panic.into_problem().into_response(),
+                        Err(late) => Problem::from(late).into_response(),
+                    };
+                    complete(response, &tripped, exchange.has_route())
+                }
+                Err(refused) => refused.into_response(),
+            };
+            Ok(exchange.answer(response))
+        }))
+    }
+}
+
+/// The earlier of what the caller gives and what the server allows.
+fn deadline(headers: &HeaderMap, most: Duration) -> Deadline {
+    let given = text(headers, REQUEST_TIMEOUT_MS)
+        .and_then(|text| text.trim().parse::<u64>().ok())
+        .map(Duration::from_millis);
+    Deadline::after(given.map_or(most, |given| given.min(most)))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Makes a problem document out of a refusal that has no body, such as the router's own.
+fn complete(response: Response, tripped: &Tripped, has_route: bool) -> Response {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    // Whatever the handler made of the broken body, this is why it broke.
+    if tripped.is_set() {
+        return body_too_large().into_response();
+    }
+    let is_bare = response.body().size_hint().exact() == Some(0)
+        && !response.headers().contains_key(header::CONTENT_TYPE);
+    if !is_bare {
+        return response;
+    }
+    let error = match status {
+        StatusCode::NOT_FOUND if !has_route => {
+            Error::not_found("ROUTE_NOT_FOUND", "there is nothing at this path")
+        }
+        StatusCode::METHOD_NOT_ALLOWED => Error::new(
+            Code::Unimplemented,
+            "METHOD_NOT_ALLOWED",
+            "this path does not answer to this method; see the Allow header",
+        ),
+        _ => Error::new(
+            Code::from_http_status(status.as_u16()),
+            format!("HTTP_{}", status.as_u16()),
+            status.canonical_reason().unwrap_or("the request failed"),
+        ),
+    };
+    let (parts, _) = response.into_parts();
+    let mut problem = Problem::new(error).with_status(status).into_response();
+    for (name, value) in &parts.headers {
+        if name != header::CONTENT_LENGTH {
+            problem.headers_mut().append(name, value.clone());
+        }
+    }
+    problem
+}
+
+/// The header under which the caller finds its request in our logs.
+fn request_id(context: &Context) -> Option<HeaderValue> {
+    HeaderValue::from_str(context.request_id()).ok()
+}

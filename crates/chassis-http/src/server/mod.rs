@@ -1,0 +1,78 @@
+//! The HTTP server: its own accept loop around an axum router.
+//!
+//! Not `axum::serve`: that sets no time-out for the head of a request, so that a few slow
+//! clients hold every connection, and its drain waits without end. Here each connection has
+//! a time to say something, there is a most of them, and a drain has a deadline.
+//!
+//! Read in this order: `config`, `bind`, `accept` (the loop and the drain), `connection`
+//! (the life of one), `sniff` (its first bytes).
+
+mod accept;
+mod bind;
+mod config;
+mod connection;
+mod sniff;
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::{Router, extract::DefaultBodyLimit};
+use chassis_core::{BoxFuture, Component, Env, Listener, Ready, Result, Shutdown};
+
+pub use self::config::ServerConfig;
+pub(crate) use self::{accept::serve, bind::bind, connection::Limits};
+use crate::edge::{EdgeLayer, panic};
+
+/// An HTTP server as a component of an app.
+///
+/// It puts the chassis around each route of the router, announces a
+/// [`Listener`] of the protocol `http`, and on shutdown stops accepting, lets the calls in
+/// flight end, and cuts what is left at the deadline of the drain.
+///
+/// Dropping the future of its run closes the socket and every connection.
+pub struct Server {
+    config: ServerConfig,
+    router: Router,
+}
+
+impl Server {
+    /// A server of this router. Nothing is bound before the app runs.
+    #[must_use]
+    pub fn new(config: &ServerConfig, router: Router) -> Server {
+        Server { config: config.clone(), router }
+    }
+
+    async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+        let config = self.config;
+        config.validate()?;
+        panic::install_hook();
+        let listener = bind((config.host, config.port).into(), "HTTP__PORT").await?;
+        let address = listener.local_addr().map_err(chassis_core::Error::internal)?;
+        let edge = EdgeLayer::new(&env, config.request_timeout, config.body_limit as u64);
+        // The edge limits every body; axum's own limit of 2 MB would only surprise.
+        let router = self.router.layer((edge, DefaultBodyLimit::disable()));
+        let connections = env.metrics().gauge("http_server_connections", "Open connections.", &[]);
+        env.announce(Listener { protocol: "http", address });
+        ready.ready();
+        serve(listener, router, Arc::new(Limits::from(&config)), connections, shutdown).await;
+        Ok(())
+    }
+}
+
+impl Component for Server {
+    fn name(&self) -> Cow<'static, str> {
+        "http".into()
+    }
+
+    fn describe(&self) -> String {
+        format!("{}:{}", self.config.host, self.config.port)
+    }
+
+    fn run(
+        self: Box<Self>,
+        env: Env,
+        ready: Ready,
+        shutdown: Shutdown,
+    ) -> BoxFuture<'static, Result<()>> {
+        Box::pin((*self).serve(env, ready, shutdown))
+    }
+}

@@ -1,0 +1,158 @@
+//! A drain ends what was begun, begins nothing, and has a deadline.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body, routing::get};
+use http::Request;
+use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify, time::Instant};
+
+use crate::support::{Answer, Running, read_all, serve, until};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+
+/// Counts the handlers that are at work, also when they are dropped.
+#[derive(Clone, Default)]
+struct AtWork(Arc<AtomicUsize>);
+
+impl AtWork {
+    fn enter(&self) -> Left {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Left(self.clone())
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+struct Left(AtWork);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A server whose only handler waits for `go`.
+async fn waiting() -> (Running, AtWork, Arc<Notify>) {
+    let (at_work, go) = (AtWork::default(), Arc::new(Notify::new()));
+    let (work, wait) = (at_work.clone(), go.clone());
+    let handler = move || {
+        let (work, wait) = (work.clone(), wait.clone());
+        async move {
+            let _left = work.enter();
+            wait.notified().await;
+            "finished"
+        }
+    };
+    (serve("greeter", Router::new().route("/", get(handler))).await, at_work, go)
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_finished_and_nothing_new_begins() {
+    let (server, at_work, go) = waiting().await;
+    let mut stream = server.connect().await;
+    stream.write_all(GET).await.unwrap();
+    until("the handler has begun", || at_work.count() == 1).await;
+    assert_eq!(server.env.in_flight().counts()["http"], 1);
+
+    server.trigger.shutdown(Duration::from_secs(30));
+    refused(server.address).await;
+    go.notify_one();
+    let answer = Answer::parse(&read_all(&mut stream).await);
+    assert_eq!((answer.status, &*answer.body), (200, "finished"));
+    assert_eq!(answer.header("connection"), Some("close"));
+    server.task.await.unwrap().unwrap();
+    assert_eq!(server.env.in_flight().counts()["http"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_end_is_cut_at_the_deadline() {
+    let (server, at_work, _go) = waiting().await;
+    let mut stream = server.connect().await;
+    stream.write_all(GET).await.unwrap();
+    until("the handler has begun", || at_work.count() == 1).await;
+
+    let begun = Instant::now();
+    server.stop(Duration::from_secs(3)).await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 3);
+    assert_eq!(read_all(&mut stream).await, "");
+    assert_eq!(at_work.count(), 0);
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_a_drain() {
+    let (server, _, go) = waiting().await;
+    go.notify_one();
+    let mut stream = server.connect().await;
+    stream.write_all(GET).await.unwrap();
+    // The answer has come, the connection is kept alive.
+    stream.readable().await.unwrap();
+    let stop = server.stop(Duration::from_secs(30));
+    tokio::time::timeout(Duration::from_secs(5), stop).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn http2_is_told_to_go_away_and_ends_its_streams() {
+    let (server, at_work, go) = waiting().await;
+    let (mut sender, connection) = http2(&server).await;
+    let connection = tokio::spawn(connection);
+    let answer = tokio::spawn(sender.send_request(request()));
+    until("the handler has begun", || at_work.count() == 1).await;
+    server.trigger.shutdown(Duration::from_secs(30));
+    refused(server.address).await;
+    go.notify_one();
+    let body = answer.await.unwrap().unwrap().into_body().collect().await.unwrap();
+    assert_eq!(body.to_bytes(), "finished");
+    // Without a GOAWAY both sides would keep the idle connection.
+    let ended = async {
+        server.task.await.unwrap().unwrap();
+        connection.await.unwrap().unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn http2_streams_are_cut_with_their_connection() {
+    let (server, at_work, _go) = waiting().await;
+    let (mut sender, connection) = http2(&server).await;
+    tokio::spawn(connection);
+    let answer = tokio::spawn(sender.send_request(request()));
+    until("the handler has begun", || at_work.count() == 1).await;
+    server.stop(Duration::from_secs(3)).await.unwrap();
+    assert!(answer.await.unwrap().is_err());
+    until("the handler was dropped", || at_work.count() == 0).await;
+}
+
+/// Waits until nobody accepts there any more.
+async fn refused(address: SocketAddr) {
+    let closed = async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), closed).await.unwrap();
+}
+
+fn request() -> Request<Body> {
+    Request::builder().uri("http://test/").body(Body::empty()).unwrap()
+}
+
+async fn http2(
+    server: &Running,
+) -> (
+    hyper::client::conn::http2::SendRequest<Body>,
+    impl Future<Output = hyper::Result<()>> + Send + 'static,
+) {
+    let io = TokioIo::new(server.connect().await);
+    hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap()
+}
