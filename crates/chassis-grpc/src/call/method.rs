@@ -1,0 +1,124 @@
+//! Which methods there are, and their metrics, bound once.
+//!
+//! A path is text from outside, and each new label is memory for ever. So a
+//! method becomes a label only after it has once been answered with anything but
+//! `UNIMPLEMENTED`, which only a method that exists can do; all others share one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use chassis_core::Code;
+use chassis_core::metrics::{Histogram, LATENCY_BUCKETS, Metrics};
+use parking_lot::RwLock;
+
+use super::outcome::Outcome;
+
+/// The label of a method that is not known.
+pub(crate) const OTHER: &str = "_other";
+/// Most methods that get a label of their own.
+const MAX_METHODS: usize = 512;
+/// Codes of gRPC with 0 for success.
+const CODES: usize = 17;
+
+/// The duration histograms of one side of calls.
+pub(crate) struct Methods {
+    metrics: Metrics,
+    family: Family,
+    known: RwLock<HashMap<Box<str>, Arc<Method>>>,
+    other: Arc<Method>,
+}
+
+/// Name, help and the labels that all methods share.
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) labels: Vec<(&'static str, String)>,
+}
+
+/// One method with a histogram for each code that it has ended with.
+pub(crate) struct Method {
+    name: Box<str>,
+    by_code: [OnceLock<Histogram>; CODES],
+}
+
+impl Method {
+    fn new(name: &str) -> Arc<Method> {
+        Arc::new(Method { name: name.into(), by_code: Default::default() })
+    }
+}
+
+impl Methods {
+    pub(crate) fn new(metrics: &Metrics, family: Family) -> Methods {
+        Methods {
+            metrics: metrics.clone(),
+            family,
+            known: RwLock::default(),
+            other: Method::new(OTHER),
+        }
+    }
+
+    /// Whether the method has a label of its own.
+    pub(crate) fn is_known(&self, name: &str) -> bool {
+        self.known.read().contains_key(name)
+    }
+
+    /// Counts one call of a method.
+    pub(crate) fn observe(&self, name: &str, outcome: &Outcome, took: Duration) {
+        let known = self.known.read().get(name).cloned();
+        let method = match known {
+            Some(method) => method,
+            None if outcome.code() == Some(Code::Unimplemented) => Arc::clone(&self.other),
+            None => self.learn(name),
+        };
+        let index = outcome.code().map_or(0, |code| code.grpc() as usize);
+        if let Some(slot) = method.by_code.get(index) {
+            slot.get_or_init(|| self.bind(&method, outcome.name())).observe(took.as_secs_f64());
+        }
+    }
+
+    fn learn(&self, name: &str) -> Arc<Method> {
+        let mut known = self.known.write();
+        if known.len() >= MAX_METHODS && !known.contains_key(name) {
+            return Arc::clone(&self.other);
+        }
+        let method = known.entry(name.into()).or_insert_with(|| Method::new(name));
+        Arc::clone(method)
+    }
+
+    fn bind(&self, method: &Method, code: &'static str) -> Histogram {
+        let mut labels: Vec<(&'static str, &str)> =
+            self.family.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        labels.push(("rpc_method", &method.name));
+        labels.push(("rpc_response_status_code", code));
+        self.metrics.histogram(self.family.name, self.family.help, &labels, LATENCY_BUCKETS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_methods_that_exist_become_labels_and_not_without_end() {
+        let metrics = Metrics::default();
+        let family = Family { name: "took_seconds", help: "Time.", labels: Vec::new() };
+        let methods = Methods::new(&metrics, family);
+        let unknown = Outcome::failed(Code::Unimplemented, "");
+        for n in 0..2_000 {
+            methods.observe(&format!("scan/{n}"), &unknown, Duration::ZERO);
+        }
+        methods.observe("greeter/Greet", &Outcome::Ok, Duration::ZERO);
+        methods.observe("greeter/Greet", &unknown, Duration::ZERO);
+        let text = metrics.encode();
+        assert!(!text.contains("scan/"), "{text}");
+        assert!(text.contains("rpc_method=\"_other\""), "{text}");
+        let mine = "rpc_method=\"greeter/Greet\",rpc_response_status_code=\"OK\"";
+        assert!(text.contains(mine), "{text}");
+
+        for n in 0..2_000 {
+            methods.observe(&format!("made/{n}"), &Outcome::Ok, Duration::ZERO);
+        }
+        assert!(methods.known.read().len() <= MAX_METHODS);
+    }
+}

@@ -1,0 +1,131 @@
+//! What is written down about one call, once, however it ends.
+//!
+//! The record travels with the answer's body, because a gRPC call ends with its
+//! trailers. If it is dropped before, the caller has gone away: that is an end
+//! too, and it is called `CANCELLED`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use chassis_core::{Code, Context, InFlightGuard, Span, SpanKind};
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::method::{Methods, OTHER};
+use super::outcome::Outcome;
+
+/// Begins the span of a call. A call that is not sampled costs no name.
+pub(crate) fn begin_span(ctx: &Context, kind: SpanKind, name: &str) -> Span {
+    let owned = ctx.trace().sampled.then(|| name.to_owned());
+    let mut span = Span::start(ctx, kind, owned.unwrap_or_default());
+    if span.is_recording() {
+        span.set("rpc.system.name", "grpc");
+    }
+    span
+}
+
+/// One call that has not ended yet.
+pub(crate) struct Record {
+    pub(crate) ctx: Context,
+    span: Span,
+    methods: Arc<Methods>,
+    /// `package.Service/Method`, as the path says it.
+    name: String,
+    started: Instant,
+    side: Side,
+    ended: bool,
+}
+
+/// Which side of the call writes.
+pub(crate) enum Side {
+    /// The server counts what is in flight, and logs.
+    Server { peer: Option<SocketAddr>, _in_flight: InFlightGuard },
+    /// Whoever made the call will be told how it ended, and says so at its edge.
+    Client,
+}
+
+impl Record {
+    pub(crate) fn begin(
+        ctx: Context,
+        span: Span,
+        methods: Arc<Methods>,
+        name: String,
+        side: Side,
+    ) -> Record {
+        Record { ctx, span, methods, name, started: Instant::now(), side, ended: false }
+    }
+
+    /// Writes it down. Only the first end counts.
+    pub(crate) fn end(&mut self, outcome: &Outcome) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let took = self.started.elapsed();
+        self.methods.observe(&self.name, outcome, took);
+        if self.span.is_recording() {
+            self.span.set("rpc.response.status_code", outcome.name());
+            if !self.methods.is_known(&self.name) {
+                self.span.rename(OTHER);
+            }
+            if let Outcome::Failed { chain, code, .. } = outcome
+                && (matches!(self.side, Side::Client) || is_our_fault(*code))
+            {
+                self.span.fail(chain.clone());
+            }
+        }
+        if let Side::Server { peer, .. } = self.side {
+            let name = self.name.as_str();
+            let millis = took.as_secs_f64() * 1e3;
+            // The log layer takes ids from the ambient context; this may run in
+            // a drop far from the call's own scope. It is ready at first poll.
+            let line = async { log(name, outcome, millis, peer) };
+            let _ = self.ctx.clone().scope(line).now_or_never();
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let gone = "the caller went away";
+        self.end(&Outcome::failed(Code::Cancelled, gone));
+    }
+}
+
+/// What the caller did is information; what we did is an error.
+fn log(name: &str, outcome: &Outcome, duration_ms: f64, peer: Option<SocketAddr>) {
+    let peer = peer.map(tracing::field::display);
+    macro_rules! line {
+        ($level:ident, $($field:tt)*) => {
+            tracing::$level!(
+                target: "access",
+                duration_ms,
+                rpc.method = name,
+                rpc.response.status_code = outcome.name(),
+                client.address = peer,
+                $($field)*
+            )
+        };
+    }
+    match outcome {
+        Outcome::Ok => line!(info, "{name} OK"),
+        Outcome::Failed { code, reason, chain } if is_our_fault(*code) => line!(
+            error,
+            error.code = code.as_str(),
+            error.reason = reason,
+            error = chain,
+            "{name} {code}"
+        ),
+        Outcome::Failed { code, reason, chain } => line!(
+            info,
+            error.code = code.as_str(),
+            error.reason = reason,
+            error = chain,
+            "{name} {code}"
+        ),
+    }
+}
+
+/// A method that does not exist is the caller's mistake.
+fn is_our_fault(code: Code) -> bool {
+    code.is_server_fault() && code != Code::Unimplemented
+}

@@ -1,0 +1,92 @@
+//! What went wrong below, in our words.
+//!
+//! Each layer has an error type of its own. Here they become one error with a
+//! code and a reason; the type itself stays as the private source.
+
+use std::error::Error as StdError;
+
+use chassis_core::{BoxError, Error};
+use chassis_discovery::{AllOpen, NoEndpoints, provably_not_sent};
+use chassis_resilience::{BulkheadFull, Elapsed};
+use tonic::{ConnectError, TimeoutExpired};
+
+/// One attempt, or the wait for one, failed.
+pub(super) fn explain(error: BoxError) -> Error {
+    let error = match error.downcast::<NoEndpoints>() {
+        Ok(error) => return (*error).into(),
+        Err(error) => error,
+    };
+    let error = match error.downcast::<AllOpen>() {
+        Ok(error) => return (*error).into(),
+        Err(error) => error,
+    };
+    if error.is::<BulkheadFull>() {
+        let message = "too many calls to a service that is needed are under way";
+        return Error::unavailable("TOO_MANY_CALLS", message).with_source(error).not_sent();
+    }
+    if is_late(&*error) {
+        let message = "a service that is needed did not answer in time";
+        return Error::deadline_exceeded("NO_ANSWER_IN_TIME", message).with_source(error);
+    }
+    let not_sent = is_not_sent(&*error);
+    let message = "a service that is needed cannot be reached";
+    let explained = Error::unavailable("UNREACHABLE", message).with_source(error);
+    if not_sent { explained.not_sent() } else { explained }
+}
+
+/// Whether an attempt took too long. tonic's own timer, which reads the same
+/// header as the server, may be the first to notice.
+pub(super) fn is_late(error: &(dyn StdError + 'static)) -> bool {
+    any(error, |error| error.is::<Elapsed>() || error.is::<TimeoutExpired>())
+}
+
+/// Whether the request provably never reached the server: there was no endpoint,
+/// no connection, or a connection that closed before it took the request.
+pub(super) fn is_not_sent(error: &(dyn StdError + 'static)) -> bool {
+    provably_not_sent(error)
+        || any(error, |error| {
+            error.is::<ConnectError>()
+                || error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+        })
+}
+
+fn any(
+    error: &(dyn StdError + 'static),
+    mut test: impl FnMut(&(dyn StdError + 'static)) -> bool,
+) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if test(error) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_layer_is_understood() {
+        let target = chassis_discovery::Target::new("greeter", "grpc");
+        let second = Duration::from_secs(1);
+        let cases: Vec<(BoxError, &str, bool)> = vec![
+            (Box::new(NoEndpoints { target: target.clone() }), "NO_ENDPOINTS", true),
+            (Box::new(AllOpen { target, retry_in: second }), "CIRCUIT_OPEN", true),
+            (Box::new(BulkheadFull { limit: 1, waited: second }), "TOO_MANY_CALLS", true),
+            (Box::new(Elapsed { after: second }), "NO_ANSWER_IN_TIME", false),
+            (Box::new(ConnectError("refused".into())), "UNREACHABLE", true),
+            ("connection reset".into(), "UNREACHABLE", false),
+        ];
+        for (error, reason, not_sent) in cases {
+            let explained = explain(error);
+            assert_eq!(explained.reason(), reason);
+            assert_eq!(explained.was_not_sent(), not_sent, "{reason}");
+            assert!(StdError::source(&explained).is_some(), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The server as a component: from a configuration to a bound socket, and down
+//! again.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use chassis_core::{BoxFuture, Component, Env, Error, Listener, Ready, Result, Shutdown};
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+use super::call::CallsFactory;
+use super::config::ServerConfig;
+use super::connections::{self, Limits};
+use super::{descriptors, health};
+
+/// A gRPC server with health, reflection, deadlines, metrics, spans and an
+/// access log around its services.
+pub struct Server {
+    config: ServerConfig,
+    services: Services,
+}
+
+/// The services of a [`Server`]: tonic's routes, and the descriptors behind them.
+#[derive(Debug)]
+pub struct Services {
+    routes: Routes,
+    descriptors: Vec<&'static [u8]>,
+}
+
+impl Services {
+    /// These services, without descriptors.
+    #[must_use]
+    pub fn new(routes: Routes) -> Services {
+        Services { routes, descriptors: Vec::new() }
+    }
+
+    /// Adds an encoded `FileDescriptorSet` of the services. Reflection answers
+    /// from it, if the configuration allows, and each service in it can be asked
+    /// for by name in `grpc.health.v1`.
+    #[must_use]
+    pub fn reflection(mut self, file_descriptor_set: &'static [u8]) -> Services {
+        self.descriptors.push(file_descriptor_set);
+        self
+    }
+}
+
+impl From<Routes> for Services {
+    fn from(routes: Routes) -> Services {
+        Services::new(routes)
+    }
+}
+
+impl Server {
+    /// A server for these services. It listens once it runs as a component.
+    pub fn new(config: &ServerConfig, services: impl Into<Services>) -> Server {
+        Server { config: config.clone(), services: services.into() }
+    }
+
+    fn reflects(&self) -> bool {
+        self.config.reflection && !self.services.descriptors.is_empty()
+    }
+
+    async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+        self.config.validate("grpc")?;
+        let reflects = self.reflects();
+        let Services { routes, descriptors } = self.services;
+        let (health, health_service) = health::Health::new(descriptors::services(&descriptors)?);
+        let mut routes = routes.add_service(health_service);
+        if reflects {
+            routes = routes.add_service(descriptors::reflection(&descriptors)?);
+        }
+
+        let listener = bind(self.config.address()).await?;
+        let address = listener.local_addr().map_err(Error::internal)?;
+        env.announce(Listener { protocol: "grpc", address });
+        ready.ready();
+
+        let calls = CallsFactory::new(routes.prepare(), &env, self.config.request_timeout);
+        let limits = Limits {
+            connections: self.config.max_connections,
+            streams: self.config.max_concurrent_streams,
+            first_call: self.config.first_call_timeout,
+        };
+        let health = health.follow(env.health().watch(), shutdown.clone());
+        tokio::join!(health, connections::serve(listener, calls, limits, shutdown));
+        Ok(())
+    }
+}
+
+impl Component for Server {
+    fn name(&self) -> Cow<'static, str> {
+        "grpc".into()
+    }
+
+    fn describe(&self) -> String {
+        let reflection = if self.reflects() { ", reflection" } else { "" };
+        format!("{}, health{reflection}", self.config.address())
+    }
+
+    fn run(
+        self: Box<Self>,
+        env: Env,
+        ready: Ready,
+        shutdown: Shutdown,
+    ) -> BoxFuture<'static, Result<()>> {
+        Box::pin(self.serve(env, ready, shutdown))
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another process listens there; stop it or choose another grpc.port"
+            }
+            std::io::ErrorKind::PermissionDenied => "not permitted; choose a grpc.port above 1023",
+            std::io::ErrorKind::AddrNotAvailable => {
+                "this machine does not have that address; choose another grpc.host"
+            }
+            _ => "check grpc.host and grpc.port",
+        };
+        Error::failed_precondition(
+            "CANNOT_LISTEN",
+            format!("gRPC cannot listen on {address}: {advice}"),
+        )
+        .with_source(error)
+    })
+}

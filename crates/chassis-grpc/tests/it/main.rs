@@ -1,0 +1,14 @@
+//! Servers and channels over real sockets.
+
+#[cfg(test)]
+mod channel;
+#[cfg(test)]
+mod greeter;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod world;
