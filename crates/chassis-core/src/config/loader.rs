@@ -314,7 +314,8 @@ fn to_json(kind: &ValueKind) -> Value {
     }
 }
 
-/// Reads one struct from the tree; an untyped text that does not fit is tried as a number.
+/// Reads one struct from the tree; an untyped text that does not fit is tried as a number,
+/// a boolean or a list.
 fn deserialize<T: DeserializeOwned>(
     tree: &mut Value,
     untyped: &mut BTreeMap<String, String>,
@@ -326,7 +327,7 @@ fn deserialize<T: DeserializeOwned>(
             Err(error) => error,
         };
         let key = error.path().to_string();
-        match untyped.remove(&key).as_deref().and_then(tree::scalar) {
+        match untyped.remove(&key).map(|text| tree::guess(&text)) {
             Some(value) => tree::set(tree, &key, value),
             None => {
                 let origin = origins
@@ -429,6 +430,7 @@ mod tests {
         http: Http,
         database: Database,
         services: BTreeMap<String, String>,
+        lists: BTreeMap<String, Vec<String>>,
     }
 
     impl Default for Own {
@@ -438,6 +440,7 @@ mod tests {
                 http: Http { port: 8084, ..Http::default() },
                 database: Database::default(),
                 services: BTreeMap::new(),
+                lists: BTreeMap::new(),
             }
         }
     }
@@ -471,6 +474,8 @@ mod tests {
             ("HTTP__TIMEOUT", "250ms"),
             ("HTTP__LIMIT", "7"),
             ("SERVICES__other", "x:1"),
+            ("LISTS__a", "x:1, y:2"),
+            ("LISTS__b", "x:1"),
             ("ADMIN__PORT", "0"),
         ]);
         let http = loaded.settings.http;
@@ -478,6 +483,8 @@ mod tests {
         assert_eq!(http.tags, ["a", "b"]);
         assert_eq!(http.timeout, Duration::from_millis(250));
         assert_eq!(loaded.settings.services["other"], "x:1");
+        assert_eq!(loaded.settings.lists["a"], ["x:1", "y:2"]);
+        assert_eq!(loaded.settings.lists["b"], ["x:1"]);
         assert_eq!(loaded.core.admin.port, 0);
     }
 

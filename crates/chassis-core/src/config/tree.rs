@@ -95,7 +95,7 @@ pub(super) fn nearest(defaults: &Value, path: &str) -> Option<String> {
 
 /// Reads a text as the type that `default` has.
 ///
-/// A list is written `a,b,c`. A key without a default value stays a text; see [`scalar`].
+/// A list is written `a,b,c`. A key without a default value stays a text; see [`guess`].
 pub(super) fn coerce(text: &str, default: &Value) -> Result<Value, String> {
     match default {
         Value::Bool(_) => match text.to_ascii_lowercase().as_str() {
@@ -125,9 +125,17 @@ pub(super) fn coerce(text: &str, default: &Value) -> Result<Value, String> {
     }
 }
 
-/// Reads a text as a number or a boolean, for keys whose default does not show a type.
-pub(super) fn scalar(text: &str) -> Option<Value> {
-    serde_json::from_str(text).ok().filter(|value: &Value| value.is_number() || value.is_boolean())
+/// Reads a text as a number, a boolean or else a list, for keys whose default shows no type.
+pub(super) fn guess(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+        _ => text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(Value::from)
+            .collect(),
+    }
 }
 
 #[cfg(test)]
