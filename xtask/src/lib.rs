@@ -1,1 +1,17 @@
-//! The project's own commands: test, tidy.
+//! The project's own commands, run as `cargo xtask <command>`.
+//!
+//! They are a program and not a shell script, so that they need nothing but
+//! cargo and so that a test can call them: [`tidy::check`] is also an
+//! integration test of the package `chassis-tests`.
+//!
+//! In reading order: [`tidy`] holds the rules of the house, [`test`] runs every
+//! check that the repository has, and [`process`] starts and stops what they need.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command talks to the person who typed it"
+)]
+
+pub mod process;
+pub mod test;
+pub mod tidy;

@@ -1,0 +1,14 @@
+//! What crosses crates and needs no server: one binary, one file per behaviour.
+//!
+//! One binary links once; a test file that is a target of its own would link
+//! the whole workspace again.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod hello;
+mod lifecycle;
+mod process;
+mod propagation;
+mod resilience;
+mod service;
+mod tidy;
+mod wire;

@@ -1,0 +1,65 @@
+//! `cargo xtask`: reads the command line and hands over to the library.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command talks to the person who typed it"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use xtask::{test, tidy};
+
+const HELP: &str = "\
+The project's own commands.
+
+Usage: cargo xtask <command> [options]
+
+Commands:
+  tidy                 check the rules of the house: floors, nouns, versions, file headers
+  test                 set everything up and pass all tests
+    --list             name the parts of `test` and what each runs
+    --only <part>      run this part only; may be given more than once
+
+Options:
+  -h, --help           this text
+
+Servers: parts of `test` need PostgreSQL and NATS. DATABASE_URL and NATS_URL are
+used if given. Otherwise `postgres` and `nats-server` are started on free ports
+in a temporary folder and stopped at the end. On Debian, root installs what is
+missing; elsewhere one line says what to install.
+
+Exit code: 0 all well, 1 something failed, 64 a wrong command line, 130 interrupted.";
+
+/// Wrong command line, as in sysexits.h.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        [] => usage("no command given"),
+        ["-h" | "--help" | "help", ..] | [_, "-h" | "--help"] => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        ["tidy"] => tidy::report(&root()),
+        ["test", options @ ..] => match test::Options::parse(options) {
+            Ok(options) => test::run(&root(), &options),
+            Err(problem) => usage(&problem),
+        },
+        ["tidy", other, ..] => usage(&format!("unknown option `{other}` of `tidy`")),
+        [other, ..] => usage(&format!("unknown command `{other}`")),
+    }
+}
+
+fn usage(problem: &str) -> ExitCode {
+    eprintln!("xtask: {problem}; see `cargo xtask --help`");
+    ExitCode::from(USAGE)
+}
+
+/// The repository: the folder above this package.
+fn root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_path_buf()
+}

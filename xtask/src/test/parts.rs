@@ -1,0 +1,187 @@
+//! The parts of `cargo xtask test`, in the sequence in which they run.
+//!
+//! What is quick and says most stands first. Building is a part of its own, so
+//! that the times of the others are the times of the tests.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use super::servers::Servers;
+use crate::tidy::manifest::Workspace;
+
+/// The feature that a package gives to tests which need servers.
+const FEATURE: &str = "servers";
+
+/// The server addresses, as services and tests read them.
+const DATABASE: &str = "DATABASE_URL";
+const BROKER: &str = "NATS_URL";
+
+pub(super) struct Part {
+    pub(super) name: &'static str,
+    /// What it runs, for `--list` and the running line.
+    pub(super) what: &'static str,
+    pub(super) needs_servers: bool,
+    pub(super) steps: fn(&Path, Option<&Servers>) -> Vec<Step>,
+}
+
+/// One thing that a part does.
+pub(super) enum Step {
+    Tidy,
+    Command {
+        /// The command as a user would type it.
+        shown: String,
+        command: Box<Command>,
+    },
+}
+
+pub(super) const PARTS: &[Part] = &[
+    Part {
+        name: "tidy",
+        what: "the rules of the house",
+        needs_servers: false,
+        steps: |_, _| vec![Step::Tidy],
+    },
+    Part { name: "build", what: "every package and its tests", needs_servers: false, steps: build },
+    Part {
+        name: "test",
+        what: "all tests that need no server",
+        needs_servers: false,
+        steps: |_, _| vec![cargo(&["test", "--workspace"])],
+    },
+    Part {
+        name: "servers",
+        what: "tests against PostgreSQL and NATS",
+        needs_servers: true,
+        steps: |root, servers| {
+            server_tests(&Workspace::read(root))
+                .map(|args| with_addresses(cargo(&args), servers))
+                .into_iter()
+                .collect()
+        },
+    },
+    Part {
+        name: "smoke",
+        what: "the shop's journey with nothing installed",
+        needs_servers: false,
+        steps: |_, _| vec![cargo(&["run", "-p", "shop", "--", "smoke"])],
+    },
+    Part {
+        name: "smoke-servers",
+        what: "the shop's journey on PostgreSQL and NATS",
+        needs_servers: true,
+        steps: |_, servers| vec![smoke_on(servers)],
+    },
+];
+
+fn build(root: &Path, _: Option<&Servers>) -> Vec<Step> {
+    let mut steps = vec![cargo(&["test", "--workspace", "--no-run"])];
+    if let Some(mut args) = server_tests(&Workspace::read(root)) {
+        args.push("--no-run".to_owned());
+        steps.push(cargo(&args));
+    }
+    steps.push(cargo(&["build", "-p", "shop"]));
+    steps
+}
+
+/// The arguments that run every test which needs servers: the `[[test]]`
+/// targets that require the feature, or, in a package that has the feature and
+/// no such target, all of its tests.
+fn server_tests(workspace: &Workspace) -> Option<Vec<String>> {
+    let mut packages = Vec::new();
+    let mut features = Vec::new();
+    let mut targets = BTreeSet::new();
+    let mut all = false;
+    for package in workspace.packages.iter().filter(|p| p.features.iter().any(|f| f == FEATURE)) {
+        packages.extend(["-p".to_owned(), package.name.clone()]);
+        features.push(format!("{}/{FEATURE}", package.name));
+        let gated = package.gated_tests.iter().filter(|t| t.features.iter().any(|f| f == FEATURE));
+        let names: Vec<&str> = gated.map(|test| test.name.as_str()).collect();
+        all |= names.is_empty();
+        targets.extend(names);
+    }
+    if packages.is_empty() {
+        return None;
+    }
+    let mut args = vec!["test".to_owned()];
+    args.extend(packages);
+    args.extend(["--features".to_owned(), features.join(",")]);
+    if !all {
+        args.extend(targets.into_iter().flat_map(|name| ["--test".to_owned(), name.to_owned()]));
+    }
+    Some(args)
+}
+
+fn smoke_on(servers: Option<&Servers>) -> Step {
+    let (database, broker) = addresses(servers);
+    let mut step =
+        cargo(&["run", "-p", "shop", "--", "smoke", "--database", database, "--broker", broker]);
+    // The address may hold a password: it is passed, not shown.
+    if let Step::Command { shown, .. } = &mut step {
+        *shown = "cargo run -p shop -- smoke --database <url> --broker <url>".to_owned();
+    }
+    step
+}
+
+fn with_addresses(mut step: Step, servers: Option<&Servers>) -> Step {
+    let (database, broker) = addresses(servers);
+    if let Step::Command { command, .. } = &mut step {
+        command.env(DATABASE, database).env(BROKER, broker);
+    }
+    step
+}
+
+fn addresses(servers: Option<&Servers>) -> (&str, &str) {
+    servers.map_or(("", ""), |servers| (&servers.database, &servers.broker))
+}
+
+/// A cargo command without server addresses in its environment.
+fn cargo<S: AsRef<str>>(args: &[S]) -> Step {
+    let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.args(&args).env_remove(DATABASE).env_remove(BROKER);
+    Step::Command { shown: format!("cargo {}", args.join(" ")), command: Box::new(command) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::manifest::{GatedTest, Package};
+
+    fn package(name: &str, feature: Option<&str>, test: Option<&str>) -> Package {
+        let gated =
+            |name: &str| GatedTest { name: name.to_owned(), features: vec![FEATURE.to_owned()] };
+        Package {
+            name: name.to_owned(),
+            features: feature.map(str::to_owned).into_iter().collect(),
+            gated_tests: test.map(gated).into_iter().collect(),
+            ..Package::default()
+        }
+    }
+
+    fn args(packages: Vec<Package>) -> Option<String> {
+        let workspace = Workspace { packages, ..Workspace::default() };
+        server_tests(&workspace).map(|args| args.join(" "))
+    }
+
+    #[test]
+    fn packages_with_the_feature_are_run() {
+        assert_eq!(args(vec![package("a", None, None), package("b", Some("other"), None)]), None);
+        assert_eq!(
+            args(vec![
+                package("a", Some(FEATURE), Some("servers")),
+                package("b", None, None),
+                package("c", Some(FEATURE), Some("servers")),
+            ])
+            .unwrap(),
+            "test -p a -p c --features a/servers,c/servers --test servers"
+        );
+        assert_eq!(
+            args(vec![package("a", Some(FEATURE), None), package("c", Some(FEATURE), Some("s"))])
+                .unwrap(),
+            "test -p a -p c --features a/servers,c/servers",
+            "a package without a gated target runs whole"
+        );
+    }
+}
