@@ -20,6 +20,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -43,6 +44,14 @@ pub trait Component: Send + 'static {
     /// One line for the plan, such as the address that it will listen on.
     fn describe(&self) -> String {
         String::new()
+    }
+
+    /// Checks its settings, before any component starts and for `--check`.
+    ///
+    /// # Errors
+    /// What cannot work, naming the setting and what is allowed.
+    fn validate(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Whether it tells others of this service. Such components stop before the drain delay.
@@ -126,7 +135,7 @@ pub struct App {
     drain_delay: Duration,
     components: Vec<Box<dyn Component>>,
     probes: Vec<PlanEntry>,
-    closers: Vec<(Cow<'static, str>, Closer)>,
+    closers: Mutex<Vec<(Cow<'static, str>, Closer)>>,
 }
 
 impl App {
@@ -138,7 +147,7 @@ impl App {
             drain_delay: Duration::ZERO,
             components: Vec::new(),
             probes: Vec::new(),
-            closers: Vec::new(),
+            closers: Mutex::default(),
         }
     }
 
@@ -192,16 +201,24 @@ impl App {
         self
     }
 
-    /// Runs `close` after all components have stopped: for pools and the like. It has five
-    /// seconds.
-    #[must_use]
-    pub fn on_close(
-        mut self,
-        name: impl Into<Cow<'static, str>>,
-        close: impl FnOnce() -> BoxFuture<'static, ()> + Send + 'static,
-    ) -> App {
-        self.closers.push((name.into(), Box::new(close)));
-        self
+    /// Runs `close` after all components have stopped, the last given first: for pools and
+    /// the like. It has five seconds.
+    ///
+    /// It takes `&self`, so that what opens a pool can say at once how it is closed.
+    pub fn on_close<F, Fut>(&self, name: impl Into<Cow<'static, str>>, close: F)
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.closers.lock().push((name.into(), Box::new(move || Box::pin(close()))));
+    }
+
+    /// Checks the settings of all components without starting any.
+    ///
+    /// # Errors
+    /// The first component whose settings cannot work.
+    pub fn validate(&self) -> Result<()> {
+        self.components.iter().try_for_each(|component| component.validate())
     }
 
     /// Waits this long between "not ready" and the stop of the servers, so that load
@@ -240,6 +257,7 @@ impl App {
     }
 
     async fn run_scoped(self, shutdown: Shutdown) -> Result<()> {
+        self.validate()?;
         let env = self.env.clone();
         env.set_plan(self.plan());
         let probes = AbortOnDrop(env.spawn({
@@ -283,7 +301,7 @@ impl App {
         }
         stop_all(rest, deadline, &mut outcome).await;
         drop(probes);
-        for (name, close) in self.closers.into_iter().rev() {
+        for (name, close) in self.closers.into_inner().into_iter().rev() {
             if tokio::time::timeout(CLOSE_TIMEOUT, close()).await.is_err() {
                 tracing::warn!(name = %name, "did not close within five seconds");
             }
@@ -432,8 +450,6 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use parking_lot::Mutex;
-
     use super::*;
     use crate::Status;
 
@@ -499,9 +515,7 @@ mod tests {
             app = app.with(Part { name, log: log.clone(), behaviour: *behaviour });
         }
         let closed = log.clone();
-        let app = app.on_close("pool", move || {
-            Box::pin(async move { closed.lock().push("pool closed".into()) })
-        });
+        app.on_close("pool", move || async move { closed.lock().push("pool closed".into()) });
         (app, log)
     }
 

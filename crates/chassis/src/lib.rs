@@ -35,8 +35,8 @@ pub use chassis_messaging as messaging;
 pub use chassis_resilience as resilience;
 
 pub use chassis_core::{
-    App, BoxFuture, Code, Component, Context, CoreConfig, Deadline, Env, Error, Plan, Probe, Ready, Result, Secret,
-    ServiceInfo, Shutdown, service_info,
+    App, BoxFuture, Code, Component, Context, CoreConfig, Deadline, Env, Error, Plan, Probe, Ready,
+    Result, Secret, ServiceInfo, Shutdown, service_info,
 };
 pub use exit::Exit;
 pub use run::{DefaultConfig, base_app, run};

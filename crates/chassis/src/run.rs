@@ -5,7 +5,7 @@
 use std::future::Future;
 
 use chassis_core::{
-    App, CoreConfig, Env, Result, ServiceInfo,
+    App, Code, CoreConfig, Env, Result, ServiceInfo,
     config::{Loaded, Loader, Settings},
     shutdown,
     telemetry::Telemetry,
@@ -93,12 +93,7 @@ where
     }
 }
 
-fn serve<C, F, Fut>(
-    mut info: ServiceInfo,
-    loaded: Loaded<C>,
-    assemble: F,
-    action: &Action,
-) -> Exit
+fn serve<C, F, Fut>(mut info: ServiceInfo, loaded: Loaded<C>, assemble: F, action: &Action) -> Exit
 where
     F: FnOnce(App, C) -> Fut,
     Fut: Future<Output = Result<App>>,
@@ -117,6 +112,7 @@ where
                 let env = telemetry.env(info);
                 let app = base_app(&loaded.core, env.clone());
                 let app = env.scope(assemble(app, loaded.settings)).await?;
+                app.validate()?;
                 if *action == Action::Check {
                     print!("{}", app.plan());
                     return Ok(());
@@ -136,7 +132,8 @@ where
         Ok(()) => Exit::Success,
         Err(error) => {
             eprintln!("{name}: {}", error.chain());
-            Exit::Failure
+            // Settings that cannot work are found by the parts that they belong to.
+            if error.code() == Code::InvalidArgument { Exit::Usage } else { Exit::Failure }
         }
     }
 }

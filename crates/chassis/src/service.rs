@@ -14,7 +14,7 @@
 /// | `state:` | `async fn(&App, &Config) -> Result<State>` | none |
 /// | `probes:` | `{ "name" => fn(&State) -> impl Probe, … }` | none |
 /// | `parts:` | `[fn(&State) -> impl Component, …]` | none |
-/// | `grpc:` | `fn(&State) -> tonic::service::Routes`; served with `config.grpc` | none |
+/// | `grpc:` | `fn(&State) -> impl Into<grpc::Services>`, such as tonic's `Routes`; served with `config.grpc` | none |
 /// | `http:` | `fn(&State) -> axum::Router`; served with `config.http` | none |
 /// | `register:` | `fn(&State) -> impl Component`, last to start, first to stop | none |
 ///

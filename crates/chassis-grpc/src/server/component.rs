@@ -42,6 +42,12 @@ impl Services {
         self.descriptors.push(file_descriptor_set);
         self
     }
+
+    /// The routes alone, to call them without a socket.
+    #[must_use]
+    pub fn into_routes(self) -> Routes {
+        self.routes
+    }
 }
 
 impl From<Routes> for Services {
@@ -61,7 +67,6 @@ impl Server {
     }
 
     async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
-        self.config.validate("grpc")?;
         let reflects = self.reflects();
         let Services { routes, descriptors } = self.services;
         let (health, health_service) = health::Health::new(descriptors::services(&descriptors)?);
@@ -95,6 +100,10 @@ impl Component for Server {
     fn describe(&self) -> String {
         let reflection = if self.reflects() { ", reflection" } else { "" };
         format!("{}, health{reflection}", self.config.address())
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.config.validate("grpc")
     }
 
     fn run(

@@ -43,7 +43,6 @@ impl Server {
 
     async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
         let config = self.config;
-        config.validate()?;
         panic::install_hook();
         let listener = bind((config.host, config.port).into(), "HTTP__PORT").await?;
         let address = listener.local_addr().map_err(chassis_core::Error::internal)?;
@@ -65,6 +64,10 @@ impl Component for Server {
 
     fn describe(&self) -> String {
         format!("{}:{}", self.config.host, self.config.port)
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.config.validate()
     }
 
     fn run(

@@ -1,0 +1,5 @@
+//! The catalog service as a process of its own.
+
+fn main() -> chassis::Exit {
+    shop_catalog::main()
+}

@@ -1,0 +1,3 @@
+//! The edge: parse, call, map. No decisions.
+
+pub mod grpc;

@@ -1,0 +1,3 @@
+//! The protocol: parse, call the use case, map the answer; no decisions.
+
+pub mod http;

@@ -1,0 +1,64 @@
+//! The queries. The SQL runs on SQLite and PostgreSQL.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chassis::Result;
+use chassis::data::{Db, Migrations, Row, Tx, params};
+
+use crate::domain::Happened;
+
+/// The most news that a list shows.
+pub const MAX_NEWS: i64 = 500;
+
+/// The tables of this service.
+#[must_use]
+pub fn migrations() -> Migrations {
+    Migrations::new("notification").step(1, "news", include_str!("../migrations/1_news.sql"))
+}
+
+/// What a customer was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Which kind of news.
+    pub kind: String,
+    /// What the customer reads.
+    pub text: String,
+    /// The order that it is about.
+    pub order: String,
+    /// When, in unix ms.
+    pub told_at: i64,
+}
+
+/// Keeps one piece of news.
+pub async fn insert(tx: &mut Tx, customer: &str, order: &str, happened: &Happened) -> Result<()> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    tx.execute(
+        "insert into news (customer_id, order_id, kind, body, told_at)
+         values ($1, $2, $3, $4, $5)",
+        params![customer, order, happened.kind(), happened.text(), now_ms],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The newest news of a customer, at most [`MAX_NEWS`].
+pub async fn of_customer(db: &Db, customer: &str) -> Result<Vec<News>> {
+    let rows = db
+        .fetch_all(
+            "select kind, body, order_id, told_at from news
+             where customer_id = $1 order by told_at desc, order_id, kind limit $2",
+            params![customer, MAX_NEWS],
+        )
+        .await?;
+    rows.iter().map(news).collect()
+}
+
+fn news(row: &Row) -> Result<News> {
+    Ok(News {
+        kind: row.text(0)?.to_owned(),
+        text: row.text(1)?.to_owned(),
+        order: row.text(2)?.to_owned(),
+        told_at: row.int(3)?,
+    })
+}

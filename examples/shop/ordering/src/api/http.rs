@@ -1,0 +1,111 @@
+//! `POST /orders`, `GET /orders/{id}`, `GET /orders?customer_id=`.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use chassis::http::{Json, Path, Problem, Query};
+use serde::{Deserialize, Serialize};
+
+use crate::Ordering;
+use crate::ordering::PlaceOrder;
+use crate::store::Stored;
+
+/// The HTTP routes of this context.
+pub fn router(ordering: &Ordering) -> Router {
+    Router::new()
+        .route("/orders", get(list).post(place))
+        .route("/orders/{id}", get(show))
+        .with_state(ordering.clone())
+}
+
+#[derive(Deserialize)]
+struct NewOrder {
+    customer_id: String,
+    card_token: String,
+    lines: Vec<Line>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Line {
+    sku: String,
+    quantity: i64,
+}
+
+#[derive(Serialize)]
+struct Order {
+    id: String,
+    customer_id: String,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    lines: Vec<Line>,
+    total_minor: Option<i64>,
+    currency: Option<String>,
+    trace_id: String,
+}
+
+#[derive(Serialize)]
+struct Orders {
+    orders: Vec<Order>,
+}
+
+#[derive(Deserialize)]
+struct OfCustomer {
+    customer_id: String,
+}
+
+async fn place(
+    State(ordering): State<Ordering>,
+    headers: HeaderMap,
+    Json(order): Json<NewOrder>,
+) -> Result<Response, Problem> {
+    let key = headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default());
+    let request = PlaceOrder {
+        customer: order.customer_id,
+        card: order.card_token,
+        lines: order.lines.into_iter().map(|line| (line.sku, line.quantity)).collect(),
+    };
+    let order = ordering.place(request, key).await?;
+    let location = HeaderValue::from_str(&format!("/orders/{}", order.order.id))
+        .map_err(chassis::Error::internal)?;
+    let headers = [(header::LOCATION, location)];
+    Ok((StatusCode::ACCEPTED, headers, Json(to_wire(order))).into_response())
+}
+
+async fn show(
+    State(ordering): State<Ordering>,
+    Path(id): Path<String>,
+) -> Result<Json<Order>, Problem> {
+    Ok(Json(to_wire(ordering.find(&id).await?)))
+}
+
+async fn list(
+    State(ordering): State<Ordering>,
+    Query(query): Query<OfCustomer>,
+) -> Result<Json<Orders>, Problem> {
+    let orders = ordering.of_customer(&query.customer_id).await?;
+    Ok(Json(Orders { orders: orders.into_iter().map(to_wire).collect() }))
+}
+
+fn to_wire(Stored { order, trace_id }: Stored) -> Order {
+    let (total_minor, currency) = match order.total {
+        Some(total) => (Some(total.minor), Some(total.currency)),
+        None => (None, None),
+    };
+    Order {
+        id: order.id,
+        customer_id: order.customer,
+        status: order.status.as_str(),
+        reason: order.reason,
+        lines: order
+            .lines
+            .into_iter()
+            .map(|line| Line { sku: line.sku, quantity: line.quantity })
+            .collect(),
+        total_minor,
+        currency,
+        trace_id,
+    }
+}

@@ -1,0 +1,5 @@
+//! The ordering service as a process of its own.
+
+fn main() -> chassis::Exit {
+    shop_ordering::main()
+}

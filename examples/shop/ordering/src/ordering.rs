@@ -1,0 +1,253 @@
+//! The use cases: each change is one transaction of state, outbox and saga.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chassis::core::{App, Probe};
+use chassis::data::{Db, Tx};
+use chassis::discovery::{Discovery, Registration};
+use chassis::messaging::{Broker, Inbox, Outbox, Relay};
+use chassis::{Context, Error, Result};
+use serde::Serialize;
+
+use crate::callees::Callees;
+use crate::config::Config;
+use crate::domain::{Change, Forbidden, Invalid, Line, Money, Order};
+use crate::events;
+use crate::saga::{self, Checkout, CheckoutSagas};
+use crate::store::{self, Request, Stored};
+
+/// Longest idempotency key that is taken, in bytes.
+const MAX_KEY: usize = 128;
+
+/// Orders and their checkout. Cheap to clone.
+#[derive(Clone)]
+pub struct Ordering {
+    pub(crate) db: Db,
+    pub(crate) broker: Broker,
+    pub(crate) outbox: Outbox,
+    pub(crate) callees: Callees,
+    pub(crate) sagas: Arc<CheckoutSagas>,
+    discovery: Discovery,
+}
+
+/// What a customer asks for.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlaceOrder {
+    /// Who orders.
+    pub customer: String,
+    /// The token of the card to charge.
+    pub card: String,
+    /// Pieces by sku.
+    pub lines: Vec<(String, i64)>,
+}
+
+impl Ordering {
+    /// Opens database and broker, and brings the tables up to date.
+    ///
+    /// # Errors
+    /// Settings that cannot work, and those of database and broker.
+    pub async fn connect(app: &App, config: &Config) -> Result<Ordering> {
+        let discovery = Discovery::new(&config.discovery)?;
+        let callees = Callees::new(app, config, &discovery)?;
+        let db = Db::connect(&config.database).await?;
+        let pool = db.clone();
+        app.on_close("ordering-db", move || async move { pool.close().await });
+        let broker = Broker::connect(&config.broker).await?;
+        let outbox = Outbox::new(&db, "ordering");
+        let steps = saga::Steps { callees: callees.clone(), outbox: outbox.clone() };
+        let sagas = Arc::new(saga::sagas(&db, steps, config.parcel_within));
+        let tables = [
+            outbox.migrations(),
+            Inbox::new(&db).migrations(),
+            sagas.migrations(),
+            store::migrations(),
+        ];
+        for migrations in tables {
+            db.migrate(&migrations).await?;
+        }
+        Ok(Ordering { db, broker, outbox, callees, sagas, discovery })
+    }
+
+    /// Asks the database whether it answers.
+    pub fn db_probe(&self) -> impl Probe + use<> {
+        self.db.probe()
+    }
+
+    /// Asks the broker whether it answers.
+    pub fn broker_probe(&self) -> impl Probe + use<> {
+        self.broker.probe()
+    }
+
+    /// Publishes what the transactions appended.
+    pub fn outbox_relay(&self) -> Relay {
+        self.outbox.relay(&self.broker)
+    }
+
+    /// Makes this service known to the others.
+    pub fn registration(&self) -> Registration {
+        self.discovery.registration()
+    }
+
+    /// Places an order and starts its checkout, in one transaction. The same request with
+    /// the same key gives the same order.
+    ///
+    /// Dropping the future leaves open whether the order is placed: repeat the call with
+    /// the same key.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` with the fields, `PRODUCT_NOT_FOUND`, `IDEMPOTENCY_KEY_REUSED`, and
+    /// those of the catalog and the database.
+    pub async fn place(&self, request: PlaceOrder, key: Option<&str>) -> Result<Stored> {
+        if let Some(key) = key
+            && !(1..=MAX_KEY).contains(&key.len())
+        {
+            return Err(invalid_request()
+                .with_field("idempotency-key", format!("must have 1 to {MAX_KEY} bytes")));
+        }
+        let lines = request
+            .lines
+            .iter()
+            .map(|(sku, quantity)| Line { sku: sku.clone(), quantity: *quantity })
+            .collect();
+        let id = uuid::Uuid::now_v7().to_string();
+        let order = Order::place(id, request.customer.clone(), lines).map_err(|wrong| {
+            let add = |error: Error, Invalid { field, problem }| error.with_field(field, problem);
+            wrong.into_iter().fold(invalid_request(), add)
+        })?;
+        if request.card.is_empty() {
+            return Err(invalid_request().with_field("card_token", "must not be empty"));
+        }
+        // An unknown product is told at once. The price that counts is the one that the
+        // saga fixes.
+        for line in &order.lines {
+            self.callees.product(&line.sku).await?;
+        }
+
+        let trace_id = Context::current().trace().trace_id.to_string();
+        let placement = Placement {
+            fingerprint: serde_json::to_string(&request).map_err(Error::internal)?,
+            card: request.card,
+            order,
+            trace_id,
+            key: key.map(str::to_owned),
+        };
+        let sagas = self.sagas.clone();
+        let id =
+            self.db.transaction(async move |tx| place_in(tx, &sagas, &placement).await).await?;
+        self.find(&id).await
+    }
+
+    /// One order. Dropping the future is harmless.
+    ///
+    /// # Errors
+    /// `ORDER_NOT_FOUND`, and those of the database.
+    pub async fn find(&self, id: &str) -> Result<Stored> {
+        store::find(&self.db, id).await?.ok_or_else(|| not_found(id))
+    }
+
+    /// The newest orders of a customer. Dropping the future is harmless.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn of_customer(&self, customer: &str) -> Result<Vec<Stored>> {
+        store::of_customer(&self.db, customer).await
+    }
+
+    /// A parcel with the order's pieces has left: its saga goes on.
+    ///
+    /// Dropping the future leaves the transaction to the caller.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn parcel_shipped(&self, tx: &mut Tx, order_id: &str) -> Result<()> {
+        let payload = serde_json::Value::Null;
+        self.sagas.signal(tx, order_id, saga::PARCEL_SHIPPED, payload).await
+    }
+}
+
+struct Placement {
+    order: Order,
+    card: String,
+    trace_id: String,
+    key: Option<String>,
+    /// The request as text: the same for the same request.
+    fingerprint: String,
+}
+
+async fn place_in(tx: &mut Tx, sagas: &CheckoutSagas, placement: &Placement) -> Result<String> {
+    let order = &placement.order;
+    if let Some(key) = &placement.key {
+        let request =
+            Request { request: placement.fingerprint.clone(), order_id: order.id.clone() };
+        match store::claim_request(tx, &order.customer, key, &request, now_ms()).await? {
+            None => {}
+            Some(earlier) if earlier.request == request.request => {
+                return Ok(earlier.order_id);
+            }
+            Some(_) => {
+                return Err(Error::already_exists(
+                    "IDEMPOTENCY_KEY_REUSED",
+                    "this idempotency key was used for another request",
+                ));
+            }
+        }
+    }
+    store::insert(tx, order, &placement.trace_id, now_ms()).await?;
+    let checkout = Checkout::of(order, &placement.card);
+    sagas.start(tx, &order.id, checkout).await?;
+    Ok(order.id.clone())
+}
+
+/// Confirms an order and tells of it.
+pub(crate) async fn confirm(tx: &mut Tx, outbox: &Outbox, id: &str, total: Money) -> Result<()> {
+    let mut order = locked(tx, id).await?;
+    if order.confirm(total).map_err(forbidden)? == Change::Done {
+        store::save(tx, &order, now_ms()).await?;
+        outbox.append(tx, &events::confirmed(&order)?).await?;
+    }
+    Ok(())
+}
+
+/// Marks an order as sent.
+pub(crate) async fn ship(tx: &mut Tx, id: &str) -> Result<()> {
+    let mut order = locked(tx, id).await?;
+    if order.ship().map_err(forbidden)? == Change::Done {
+        store::save(tx, &order, now_ms()).await?;
+    }
+    Ok(())
+}
+
+/// Cancels an order and tells of it.
+pub(crate) async fn cancel(tx: &mut Tx, outbox: &Outbox, id: &str, reason: &str) -> Result<()> {
+    let mut order = locked(tx, id).await?;
+    if order.cancel(reason).map_err(forbidden)? == Change::Done {
+        store::save(tx, &order, now_ms()).await?;
+        outbox.append(tx, &events::cancelled(&order)).await?;
+    }
+    Ok(())
+}
+
+async fn locked(tx: &mut Tx, id: &str) -> Result<Order> {
+    store::lock(tx, id).await?.ok_or_else(|| not_found(id))
+}
+
+fn not_found(id: &str) -> Error {
+    Error::not_found("ORDER_NOT_FOUND", "there is no such order").with_detail("id", id)
+}
+
+fn invalid_request() -> Error {
+    Error::invalid_argument("INVALID_REQUEST", "the request is not valid")
+}
+
+fn forbidden(Forbidden { from, to }: Forbidden) -> Error {
+    Error::failed_precondition(
+        "ORDER_STATUS",
+        format!("an order that is {} cannot become {}", from.as_str(), to.as_str()),
+    )
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

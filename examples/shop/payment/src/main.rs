@@ -1,0 +1,5 @@
+//! The payment service as a process of its own.
+
+fn main() -> chassis::Exit {
+    shop_payment::main()
+}

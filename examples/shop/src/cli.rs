@@ -1,0 +1,146 @@
+//! What may be typed after `shop`.
+
+use std::path::PathBuf;
+
+/// Printed by `--help`.
+pub const HELP: &str = "\
+The shop, a complete example of services on the chassis.
+
+Usage: shop [OPTIONS]         run all services in this process
+       shop smoke [OPTIONS]   run the journey against a fresh shop and say what holds
+
+  --data DIR       where databases and the broker keep their files (default: data;
+                   smoke: a temporary folder)
+  --port PORT      port of the gateway; admin ports follow from PORT + 1010
+                   (default: 8080; 0 takes free ports for all)
+  --database URL   a PostgreSQL server instead of SQLite; each service gets a
+                   database of its own, named after the one in the URL
+  --broker URL     a NATS server instead of the embedded broker: nats://host:4222
+  --report FILE    write the addresses as JSON to FILE once everything serves
+  --help           print this
+
+The environment sets telemetry: TELEMETRY__LOG_FORMAT, RUST_LOG, OTEL_EXPORTER_OTLP_ENDPOINT.
+";
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the shop.
+    Up(Options),
+    /// Run the journey.
+    Smoke(Options),
+    /// Print [`HELP`].
+    Help,
+}
+
+/// How to run it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where files are kept; none leaves the choice to the command.
+    pub data: Option<PathBuf>,
+    /// Port of the gateway; 0 takes free ports for everything.
+    pub port: u16,
+    /// A PostgreSQL URL, or SQLite where there is none.
+    pub database: Option<String>,
+    /// A NATS URL, or the embedded broker where there is none.
+    pub broker: Option<String>,
+    /// Where to write the addresses as JSON.
+    pub report: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { data: None, port: 8080, database: None, broker: None, report: None }
+    }
+}
+
+/// Reads the arguments after the program's name.
+///
+/// # Errors
+/// One line that names the wrong option and says what is right.
+pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
+    let mut args = args.into_iter().peekable();
+    let smoke = args.next_if_eq("smoke").is_some();
+    let mut options = Options::default();
+    while let Some(arg) = args.next() {
+        let (name, inline) = match arg.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (arg, None),
+        };
+        let mut value = |what: &str| {
+            inline.clone().or_else(|| args.next()).ok_or_else(|| format!("{name} needs {what}"))
+        };
+        match name.as_str() {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--data" => options.data = Some(value("a folder")?.into()),
+            "--port" => {
+                let text = value("a port")?;
+                options.port = text
+                    .parse()
+                    .map_err(|_| format!("--port is a number from 0 to 65535, not `{text}`"))?;
+                if options.port > u16::MAX - ADMIN_OFFSET - 10 {
+                    return Err(format!("--port {text} leaves no room for the admin ports"));
+                }
+            }
+            "--database" => {
+                options.database = Some(url(&value("a URL")?, &["postgres", "postgresql"])?);
+            }
+            "--broker" => options.broker = Some(url(&value("a URL")?, &["nats", "tls"])?),
+            "--report" => options.report = Some(value("a file")?.into()),
+            _ => return Err(format!("unknown option `{name}`; --help lists the options")),
+        }
+    }
+    Ok(if smoke { Command::Smoke(options) } else { Command::Up(options) })
+}
+
+/// How far the first admin port is from the gateway's.
+pub const ADMIN_OFFSET: u16 = 1010;
+
+fn url(text: &str, schemes: &[&str]) -> Result<String, String> {
+    match text.split_once("://") {
+        Some((scheme, rest)) if schemes.contains(&scheme) && !rest.is_empty() => {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("`{text}` is not a URL that begins with {}://", schemes[0])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn the_options_are_read() {
+        assert_eq!(read(""), Ok(Command::Up(Options::default())));
+        assert_eq!(read("smoke --help"), Ok(Command::Help));
+        let options = Options {
+            data: Some("/tmp/x".into()),
+            port: 0,
+            broker: Some("nats://h:1".to_owned()),
+            ..Options::default()
+        };
+        assert_eq!(
+            read("smoke --data /tmp/x --port=0 --broker nats://h:1"),
+            Ok(Command::Smoke(options))
+        );
+    }
+
+    #[test]
+    fn wrong_options_are_refused_with_what_is_right() {
+        for (line, says) in [
+            ("--prot 1", "`--prot`"),
+            ("--port", "needs a port"),
+            ("--port x", "not `x`"),
+            ("--port 65000", "no room"),
+            ("--database mysql://h/d", "postgres://"),
+            ("smoke up", "`up`"),
+        ] {
+            let problem = read(line).unwrap_err();
+            assert!(problem.contains(says), "{line}: {problem}");
+        }
+    }
+}
