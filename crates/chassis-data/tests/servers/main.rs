@@ -1,0 +1,11 @@
+//! What the crate promises, shown on PostgreSQL.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cancellation;
+mod connecting;
+mod faults;
+mod migrations;
+mod support;
+mod transactions;
+mod values;
