@@ -1,1 +1,22 @@
-//! Test helpers: servers, fault proxy, bounded waits, captured logs.
+//! What tests of a distributed system need and a unit test does not: bounded waits, real
+//! servers on free ports, and a network that fails on demand.
+//!
+//! A development dependency only; nothing here belongs in a service. The helpers panic
+//! instead of returning errors, because a test has nobody to hand an error to, and each
+//! panic says what to do about it.
+//!
+//! Read in this order:
+//!
+//! 1. [`eventually`](mod@eventually): wait for a condition, never for a time.
+//! 2. [`servers`]: PostgreSQL and NATS, given by the environment or started here.
+//! 3. [`fault_proxy`]: cuts, delays and stalls between a client and a server.
+//! 4. [`captured_logs`]: what was logged, as data.
+
+pub mod captured_logs;
+pub mod eventually;
+pub mod fault_proxy;
+pub mod servers;
+
+pub use captured_logs::CapturedLogs;
+pub use eventually::eventually;
+pub use fault_proxy::{Direction, FaultProxy};
