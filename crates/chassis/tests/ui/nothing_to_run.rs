@@ -1,4 +1,7 @@
 //! A service without any part has nothing to run.
 
-chassis::service! { name: "idle" }
+mod service {
+    chassis::service! { name: "idle" }
+}
 
+fn main() {}

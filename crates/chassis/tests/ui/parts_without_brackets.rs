@@ -1,3 +1,7 @@
 //! `parts` is a list.
 
-chassis::service! { parts: relay }
+mod service {
+    chassis::service! { parts: relay }
+}
+
+fn main() {}

@@ -4,4 +4,8 @@ fn router() -> axum::Router {
     axum::Router::new()
 }
 
-chassis::service! { htpp: router }
+mod service {
+    chassis::service! { htpp: super::router }
+}
+
+fn main() {}
