@@ -290,7 +290,10 @@ impl App {
         let deadline = shutdown.drain_deadline();
         match &outcome {
             Ok(()) => tracing::info!(drain = ?deadline.remaining(), "shutting down"),
-            Err(error) => tracing::error!(error = error.chain(), "shutting down after a failure"),
+            // What failed has said so itself.
+            Err(_) => {
+                tracing::warn!(drain = ?deadline.remaining(), "shutting down after a failure")
+            }
         }
         let (announcers, rest): (Vec<_>, Vec<_>) =
             running.into_iter().partition(|running| running.announces);
@@ -379,6 +382,7 @@ impl Running {
                 return Ok(None);
             }
             () = tokio::time::sleep(START_TIMEOUT) => {
+                tracing::error!(component = %running.name, "not ready within {START_TIMEOUT:?}");
                 return Err(Error::unavailable(
                     "START_TIMEOUT",
                     format!("{} was not ready within {START_TIMEOUT:?}", running.name),
@@ -400,7 +404,7 @@ impl Running {
             match &result {
                 Ok(()) => tracing::debug!(component = %self.name, "ended"),
                 Err(error) => {
-                    tracing::error!(component = %self.name, error = error.chain(), "failed");
+                    tracing::error!(component = %self.name, error = error.chain(), "component failed");
                 }
             }
             result

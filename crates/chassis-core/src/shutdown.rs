@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::Deadline;
+use crate::{Context, Deadline};
 
 /// The time to drain that is assumed before a shutdown was requested.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
@@ -73,6 +73,7 @@ impl ShutdownTrigger {
 ///
 /// A second signal ends the process at once with exit code 130, after `goodbye`, which gets
 /// the number of the signal: 1 for the one that began the drain, 2 for the one that ends it.
+/// It runs in the [`Context`] that is ambient here, so that what it logs has a service name.
 /// Must be called inside a tokio runtime.
 ///
 /// # Errors
@@ -83,14 +84,18 @@ pub fn on_signal(
 ) -> std::io::Result<Shutdown> {
     let (trigger, shutdown) = Shutdown::new();
     let mut signals = Signals::new()?;
-    tokio::spawn(async move {
+    let watch = async move {
         signals.next().await;
         goodbye(1);
         trigger.shutdown(drain);
         signals.next().await;
         goodbye(2);
         std::process::exit(130);
-    });
+    };
+    match Context::try_current() {
+        Some(context) => tokio::spawn(context.scope(watch)),
+        None => tokio::spawn(watch),
+    };
     Ok(shutdown)
 }
 

@@ -360,6 +360,7 @@ fn entries<T: Settings>(
     let entry = |(key, value): (String, &Value)| Entry {
         value: match value {
             Value::String(text) => text.clone(),
+            Value::Null => String::new(),
             other => other.to_string(),
         },
         origin: origins.get(&key).map_or("default", String::as_str).to_owned(),
