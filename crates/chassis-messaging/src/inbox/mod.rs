@@ -1,0 +1,183 @@
+//! Each message takes effect once.
+//!
+//! A broker delivers at least once: after a lost acknowledgement, a crash or a
+//! long pause, a message comes again. So a handler notes (consumer, message id)
+//! in the transaction that does its work. The first delivery writes the note; a
+//! later one finds it and does nothing. Work and note commit together or not at
+//! all, so a handler that fails or is aborted leaves no note.
+//!
+//! What this does not do: a call that the handler makes outside its transaction
+//! is not covered. Give it an idempotency key, or send it through the outbox.
+//!
+//! Notes are kept for `retention`, which must be longer than a broker may
+//! redeliver; see [`Inbox::check_retention`].
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use chassis_core::{BoxFuture, Component, Env, Error, Ready, Result, Shutdown};
+use chassis_data::{Backend, Db, Migrations, Tx, params};
+use tokio::time::sleep;
+
+use crate::message::now_ms;
+use crate::outbox::millis;
+
+/// How long a note is kept where nothing else is said: seven days.
+pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Notes removed by one statement.
+const CLEAN_BATCH: u64 = 1000;
+/// How often the cleaner looks.
+const CLEAN_EVERY: Duration = Duration::from_secs(60);
+
+/// The inbox of one database. Cheap to clone.
+pub struct Inbox<B: Backend = sqlx::Any> {
+    db: Db<B>,
+    retention: Duration,
+}
+
+impl<B: Backend> Clone for Inbox<B> {
+    fn clone(&self) -> Self {
+        Self { db: self.db.clone(), retention: self.retention }
+    }
+}
+
+impl<B: Backend> Inbox<B> {
+    /// The inbox in `db`, with [`DEFAULT_RETENTION`].
+    #[must_use]
+    pub fn new(db: &Db<B>) -> Self {
+        Self { db: db.clone(), retention: DEFAULT_RETENTION }
+    }
+
+    /// The same inbox that keeps its notes for another time.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Duration) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// The table that the inbox needs, for [`Db::migrate`].
+    #[must_use]
+    pub fn migrations(&self) -> Migrations {
+        Migrations::new("inbox")
+            .step(
+                1,
+                "inbox",
+                "CREATE TABLE chassis_inbox (
+                    consumer TEXT NOT NULL,
+                    message_id TEXT NOT NULL,
+                    received_at BIGINT NOT NULL,
+                    PRIMARY KEY (consumer, message_id)
+                )",
+            )
+            .step(
+                2,
+                "index by age",
+                "CREATE INDEX chassis_inbox_age ON chassis_inbox (received_at)",
+            )
+    }
+
+    /// Notes the message in the handler's transaction. `false`: `consumer` has
+    /// handled it before, so there is nothing to do.
+    ///
+    /// On PostgreSQL a second delivery that is handled at the same time waits
+    /// here until the first commits or rolls back. Dropping the future leaves the
+    /// transaction as a failed statement does: roll it back.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn first_time(
+        &self,
+        tx: &mut Tx<B>,
+        consumer: &str,
+        message_id: &str,
+    ) -> Result<bool> {
+        const SQL: &str = "INSERT INTO chassis_inbox (consumer, message_id, received_at)
+            VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        Ok(tx.execute(SQL, params![consumer, message_id, now_ms()]).await? == 1)
+    }
+
+    /// Refuses a retention that is not longer than the time for which a broker
+    /// may deliver a message again: a duplicate would find no note.
+    ///
+    /// # Errors
+    ///
+    /// `FAILED_PRECONDITION` with the reason `INBOX_RETENTION_TOO_SHORT`.
+    pub fn check_retention(&self, redelivery: Duration) -> Result<()> {
+        if self.retention > redelivery {
+            return Ok(());
+        }
+        let message = format!(
+            "the inbox keeps its notes for {:?}, but the broker may redeliver for {redelivery:?}",
+            self.retention
+        );
+        Err(Error::failed_precondition("INBOX_RETENTION_TOO_SHORT", message))
+    }
+
+    /// Removes notes past their retention, at most a thousand, and says how many.
+    ///
+    /// Dropping the future leaves open whether it happened.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn clean(&self) -> Result<u64> {
+        const SQL: &str = "DELETE FROM chassis_inbox WHERE (consumer, message_id) IN (
+            SELECT consumer, message_id FROM chassis_inbox
+            WHERE received_at < $1 ORDER BY received_at LIMIT $2)";
+        let before = now_ms().saturating_sub(millis(self.retention));
+        let limit = i64::try_from(CLEAN_BATCH).unwrap_or(i64::MAX);
+        self.db.execute(SQL, params![before, limit]).await
+    }
+
+    /// The component that removes old notes, a batch at a time: `inbox-cleaner`.
+    #[must_use]
+    pub fn cleaner(&self) -> InboxCleaner<B> {
+        InboxCleaner(self.clone())
+    }
+}
+
+/// Removes old notes now and then. See [`Inbox::cleaner`].
+pub struct InboxCleaner<B: Backend = sqlx::Any>(Inbox<B>);
+
+impl<B: Backend> Component for InboxCleaner<B> {
+    fn name(&self) -> Cow<'static, str> {
+        "inbox-cleaner".into()
+    }
+
+    fn describe(&self) -> String {
+        format!("keeps {:?}", self.0.retention)
+    }
+
+    fn run(
+        self: Box<Self>,
+        env: Env,
+        ready: Ready,
+        shutdown: Shutdown,
+    ) -> BoxFuture<'static, Result<()>> {
+        let removed =
+            env.metrics().counter("inbox_removed", "Notes removed past their retention.", &[]);
+        ready.ready();
+        Box::pin(async move {
+            loop {
+                let pause = match self.0.clean().await {
+                    Ok(count) => {
+                        removed.add(count);
+                        // A full batch means that there is more; others want to write too.
+                        let full = count >= CLEAN_BATCH;
+                        if full { Duration::from_millis(50) } else { CLEAN_EVERY }
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = %error.chain(), "the inbox was not cleaned");
+                        CLEAN_EVERY
+                    }
+                };
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = shutdown.requested() => return Ok(()),
+                }
+            }
+        })
+    }
+}

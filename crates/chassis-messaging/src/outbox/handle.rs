@@ -1,0 +1,224 @@
+//! What a service holds: append in a transaction, look at what was parked, replay.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis_core::{Context, Error, Result, propagation};
+use chassis_data::{Backend, Db, Migrations, Tx, params};
+use tokio::sync::watch;
+
+use super::clock::{Clock, DbTime, millis};
+use super::relay::Relay;
+use super::schema::{self, partition};
+use super::settings::OutboxConfig;
+use crate::broker::Publisher;
+use crate::event::Event;
+use crate::message::Message;
+
+/// The outbox of one database. Cheap to clone.
+pub struct Outbox<B: Backend = sqlx::Any> {
+    pub(super) db: Db<B>,
+    pub(super) source: Arc<str>,
+    pub(super) config: OutboxConfig,
+    pub(super) clock: Clock,
+    /// Tells the relays of this process that a transaction committed.
+    pub(super) wake: Arc<watch::Sender<u64>>,
+}
+
+impl<B: Backend> Clone for Outbox<B> {
+    fn clone(&self) -> Self {
+        Self {
+            db: self.db.clone(),
+            source: self.source.clone(),
+            config: self.config.clone(),
+            clock: self.clock.clone(),
+            wake: self.wake.clone(),
+        }
+    }
+}
+
+/// A row that was given up, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// Its place in the table.
+    pub seq: i64,
+    /// The id of the message.
+    pub id: String,
+    /// The topic of the message.
+    pub topic: String,
+    /// The key of the message.
+    pub key: Option<String>,
+    /// How often the broker refused it.
+    pub attempts: i64,
+    /// What the broker said last.
+    pub reason: String,
+}
+
+impl<B: Backend> Outbox<B> {
+    /// The outbox in `db` of the service called `source`.
+    #[must_use]
+    pub fn new(db: &Db<B>, source: impl Into<Arc<str>>) -> Self {
+        Self {
+            db: db.clone(),
+            source: source.into(),
+            config: OutboxConfig::default(),
+            clock: Clock::database(),
+            wake: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// The same outbox with other numbers.
+    #[must_use]
+    pub fn with_config(mut self, config: OutboxConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The same outbox on another clock, for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The tables that the outbox needs, for [`Db::migrate`].
+    #[must_use]
+    pub fn migrations(&self) -> Migrations {
+        schema::migrations(self.db.dialect())
+    }
+
+    /// Adds an event to the caller's transaction and gives its message id.
+    ///
+    /// It is published after the commit, or never if there is none. The message
+    /// carries the trace and the request id of the ambient [`Context`].
+    ///
+    /// Order within a key is the order of appends. Two transactions that append
+    /// under one key at the same time have none, so change the row that the key
+    /// stands for first: its lock puts them in line.
+    ///
+    /// Dropping the future leaves the transaction as a failed statement does:
+    /// roll it back.
+    ///
+    /// # Errors
+    ///
+    /// `INTERNAL` where the event does not serialise, `INVALID_ARGUMENT` for
+    /// what no broker takes, and what the database says.
+    pub fn append<'a, E: Event>(
+        &'a self,
+        tx: &'a mut Tx<B>,
+        event: &E,
+    ) -> impl Future<Output = Result<String>> + Send + use<'a, E, B> {
+        // Made here, so that the future does not hold the event.
+        let message = Message::event(&self.source, event);
+        async move { self.append_message(tx, message?).await }
+    }
+
+    /// Adds a message to the caller's transaction and gives its id. See
+    /// [`append`](Outbox::append).
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_ARGUMENT` for what no broker takes, and what the database says.
+    pub async fn append_message(&self, tx: &mut Tx<B>, mut message: Message) -> Result<String> {
+        const SQL: &str = "INSERT INTO chassis_outbox
+            (part, time, id, source, kind, topic, msg_key, content_type, headers, payload)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        // The size limit is the broker's own; a row over it is parked.
+        message.validate(usize::MAX)?;
+        if let Some(context) = Context::try_current() {
+            propagation::inject(&context, |name, value| {
+                message.headers.entry(name.to_owned()).or_insert(value);
+            });
+        }
+        let headers = serde_json::to_string(&message.headers).map_err(Error::internal)?;
+        // Rows without a key have no order to keep: the id spreads them.
+        let part = partition(message.key.as_deref().unwrap_or(&message.id));
+        let id = message.id.clone();
+        let values = params![
+            part,
+            message.time,
+            message.id,
+            message.source,
+            message.kind,
+            message.topic,
+            message.key,
+            message.content_type,
+            headers,
+            message.payload.to_vec()
+        ];
+        tx.execute(SQL, values).await?;
+        let wake = self.wake.clone();
+        tx.on_commit(move || wake.send_modify(|commits| *commits += 1));
+        Ok(id)
+    }
+
+    /// The component that publishes what was appended. Several may run, here and
+    /// in other processes: they share the work.
+    #[must_use]
+    pub fn relay<P: Publisher + Clone>(&self, publisher: &P) -> Relay<B> {
+        Relay::new(self.clone(), Arc::new(publisher.clone()))
+    }
+
+    /// Rows that were given up, oldest first.
+    ///
+    /// Dropping the future has no effect.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn parked(&self, limit: u32) -> Result<Vec<Parked>> {
+        const SQL: &str = "SELECT seq, id, topic, msg_key, attempts, last_error
+            FROM chassis_outbox WHERE state = 2 ORDER BY seq LIMIT $1";
+        let rows = self.db.fetch_all(SQL, params![i64::from(limit)]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Parked {
+                    seq: row.int(0)?,
+                    id: row.text(1)?.to_owned(),
+                    topic: row.text(2)?.to_owned(),
+                    key: row.opt_text(3)?.map(str::to_owned),
+                    attempts: row.int(4)?,
+                    reason: row.opt_text(5)?.unwrap_or_default().to_owned(),
+                })
+            })
+            .collect()
+    }
+
+    /// Gives a parked row its attempts back. `false` if `seq` is not parked.
+    ///
+    /// Rows of its key that were published in the meantime stay before it.
+    /// Dropping the future leaves open whether it happened.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn retry_parked(&self, seq: i64) -> Result<bool> {
+        const SQL: &str = "UPDATE chassis_outbox SET state = 0, attempts = 0, next_at = 0
+            WHERE seq = $1 AND state = 2";
+        let changed = self.db.execute(SQL, params![seq]).await?;
+        self.wake.send_modify(|commits| *commits += 1);
+        Ok(changed == 1)
+    }
+
+    /// Publishes again what was published within the last `age`, as far as the
+    /// grace window still has it, and gives the number of rows.
+    ///
+    /// For a broker that lost its tail. The message ids are the same, so an inbox
+    /// drops what a consumer already handled. Dropping the future leaves open
+    /// whether it happened.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn replay(&self, age: Duration) -> Result<u64> {
+        const SQL: &str = "UPDATE chassis_outbox
+            SET state = 0, attempts = 0, next_at = 0, published_at = NULL
+            WHERE state = 1 AND published_at >= $1";
+        let time = DbTime::new(self.db.clone(), self.clock.clone());
+        let since = time.read().await?.saturating_sub(millis(age));
+        let rows = self.db.execute(SQL, params![since]).await?;
+        self.wake.send_modify(|commits| *commits += 1);
+        Ok(rows)
+    }
+}

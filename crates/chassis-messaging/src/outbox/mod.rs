@@ -1,0 +1,48 @@
+//! Events in the business transaction, and the relay that publishes them.
+//!
+//! A service that commits and then publishes may die in between; one that
+//! publishes and then commits may tell of something that never happened. So the
+//! transaction only inserts a row ([`Outbox::append`]): no broker call, and no
+//! `NOTIFY`, which would put all commits in one line. The [`Relay`] publishes the
+//! row afterwards, again and again until the broker has it.
+//!
+//! What holds:
+//!
+//! - A committed row is published at least once; one that was rolled back never.
+//! - Rows of one key are published in the order of their appends, one
+//!   unacknowledged at a time, also with several relays and across failures.
+//!   Keys do not wait for each other.
+//! - A row that the broker refuses blocks its key, is tried again with growing
+//!   pauses, and is parked with the reason after a number of tries; then the key
+//!   goes on without it.
+//! - A broker that does not answer costs no tries: everything waits for it.
+//! - Pending rows are found by their state, not by a cursor, so a row that
+//!   commits late is not skipped.
+//! - Published rows stay for a while, for [`Outbox::replay`].
+//!
+//! When a duplicate is seen: a relay dies between the broker's acknowledgement
+//! and its mark, or is paused past its lease while a publish is under way. The
+//! id is the same each time; brokers drop it within their window, an
+//! [inbox](crate::inbox) for as long as it remembers.
+//!
+//! Read in this order: `handle` (what a service holds), `lanes` (what may be sent
+//! next), `lease` (how relays share), `relay` (the doing), `table` and `schema`
+//! (the SQL).
+
+mod clock;
+mod handle;
+mod lanes;
+mod lease;
+mod metrics;
+mod relay;
+mod schema;
+mod settings;
+mod table;
+
+pub(crate) use clock::{DbTime, millis};
+pub(crate) use schema::partition;
+
+pub use clock::Clock;
+pub use handle::{Outbox, Parked};
+pub use relay::Relay;
+pub use settings::OutboxConfig;
