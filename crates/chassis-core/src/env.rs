@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinHandle;
 
 use crate::{
-    Context, Health, Metrics, Plan,
+    Context, Health, Metrics, Operations, Plan,
     trace::{SpanRecord, SpanSink},
 };
 
@@ -76,6 +76,7 @@ struct Inner {
     info: ServiceInfo,
     metrics: Metrics,
     health: Health,
+    operations: Operations,
     in_flight: InFlight,
     listeners: Mutex<Vec<Listener>>,
     plan: OnceLock<Plan>,
@@ -131,6 +132,7 @@ impl Env {
             info,
             metrics: Metrics::default(),
             health: Health::default(),
+            operations: Operations::default(),
             in_flight: InFlight::default(),
             listeners: Mutex::default(),
             plan: OnceLock::new(),
@@ -154,6 +156,12 @@ impl Env {
     #[must_use]
     pub fn health(&self) -> &Health {
         &self.0.health
+    }
+
+    /// What an operator may ask of it.
+    #[must_use]
+    pub fn operations(&self) -> &Operations {
+        &self.0.operations
     }
 
     /// What it is working on right now.

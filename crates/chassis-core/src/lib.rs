@@ -10,7 +10,7 @@
 //!
 //! 1. [`error`]: one vocabulary of failures, two faces each.
 //! 2. [`deadline`], [`trace`], [`context`], [`propagation`]: what a call carries.
-//! 3. [`metrics`], [`health`], [`env`](mod@env): what a process shows.
+//! 3. [`metrics`], [`health`], [`operations`], [`env`](mod@env): what a process shows.
 //! 4. [`app`], [`shutdown`]: the life of a process.
 //! 5. [`config`]: settings with origins.
 //! 6. [`telemetry`]: logs, and spans that leave the process.
@@ -26,6 +26,7 @@ pub mod env;
 pub mod error;
 pub mod health;
 pub mod metrics;
+pub mod operations;
 pub mod propagation;
 pub mod shutdown;
 pub mod telemetry;
@@ -39,6 +40,7 @@ pub use env::{Env, InFlight, InFlightGuard, Listener, ServiceInfo};
 pub use error::{BoxError, Code, Error, FieldViolation, Result};
 pub use health::{Health, HealthReport, Probe, Status};
 pub use metrics::{Counter, Gauge, Histogram, Metrics};
+pub use operations::{OperationInfo, Operations};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use trace::{Span, SpanId, SpanKind, SpanRecord, TraceContext, TraceId};
 

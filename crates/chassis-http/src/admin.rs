@@ -2,10 +2,10 @@
 //!
 //! It is a port of its own, on loopback unless told otherwise, so that nothing of it can be
 //! reached through the public one. It starts first and stops last, and none of its answers
-//! does I/O: health and metrics are read from memory. It is not part of the access log,
-//! which a probe every second would drown.
+//! does I/O, but for the operations that a person asks for: health and metrics are read from
+//! memory. It is not part of the access log, which a probe every second would drown.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,10 +17,10 @@ use chassis_core::{
     AdminConfig, BoxFuture, Component, Env, Error, Listener, Ready, Result, Shutdown,
 };
 use http::{HeaderValue, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    extract::Json,
+    extract::{Json, Path, Query},
     problem::Problem,
     server::{Limits, bind, serve},
 };
@@ -39,6 +39,8 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// | `/info` | name, version, instance and listeners |
 /// | `/plan` | components and probes, in order |
 /// | `/drain` | work in flight, by kind |
+/// | `/ops` | what an operator may ask for; see [`chassis_core::operations`] |
+/// | `/ops/NAME` | GET asks, with arguments in the query; POST changes, with a JSON object |
 pub struct Admin {
     config: AdminConfig,
     more: Router,
@@ -109,6 +111,8 @@ fn router(env: &Env) -> Router {
         .route("/info", get(info))
         .route("/plan", get(plan))
         .route("/drain", get(drain))
+        .route("/ops", get(operations))
+        .route("/ops/{*name}", get(ask).post(change))
         .fallback(nothing_here)
         .with_state(env.clone())
 }
@@ -155,6 +159,28 @@ async fn plan(State(env): State<Env>) -> String {
 async fn drain(State(env): State<Env>) -> Response {
     let status = env.health().status();
     Json(json!({ "status": status, "in_flight": env.in_flight().counts() })).into_response()
+}
+
+async fn operations(State(env): State<Env>) -> Response {
+    Json(env.operations().list()).into_response()
+}
+
+async fn ask(
+    State(env): State<Env>,
+    Path(name): Path<String>,
+    Query(args): Query<BTreeMap<String, String>>,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(env.operations().run(&name, json!(args), false).await?))
+}
+
+/// The body must say that it is JSON: a page in a browser cannot do that to another origin
+/// without being asked first.
+async fn change(
+    State(env): State<Env>,
+    Path(name): Path<String>,
+    Json(args): Json<Value>,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(env.operations().run(&name, args, true).await?))
 }
 
 async fn nothing_here() -> Problem {

@@ -41,3 +41,37 @@ async fn the_admin_port_shows_the_process() {
     assert_eq!(admin.get("/readyz", "").await.status, 503);
     assert_eq!(admin.get("/livez", "").await.status, 200);
 }
+
+#[tokio::test]
+async fn operations_are_listed_asked_and_ordered() {
+    let env = Env::test("greeter");
+    env.operations().read(
+        "greetings/show",
+        "Shows a greeting: name.",
+        |args| async move { Ok(args) },
+    );
+    env.operations().write(
+        "greetings/drop",
+        "Drops all greetings.",
+        |args| async move { Ok(args) },
+    );
+    let admin = Admin::new(&AdminConfig { port: 0, ..AdminConfig::default() });
+    let admin = start(env, admin).await;
+
+    assert!(admin.get("/ops", "").await.body.contains(r#""name":"greetings/drop""#));
+    let shown = admin.get("/ops/greetings/show?name=a%20b", "").await;
+    assert_eq!((shown.status, shown.body.as_str()), (200, r#"{"name":"a b"}"#));
+    let refused = admin.get("/ops/greetings/drop", "").await;
+    assert_eq!(refused.problem()["reason"], "OPERATION_WRITES");
+    assert_eq!(admin.get("/ops/other", "").await.problem()["status"], 404);
+
+    let post = |kind: &str| {
+        format!(
+            "POST /ops/greetings/drop HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+             content-type: {kind}\r\ncontent-length: 9\r\n\r\n{{\"all\":1}}"
+        )
+    };
+    assert!(admin.raw(&post("application/json")).await.ends_with(r#"{"all":1}"#));
+    // What a form on a web page could send is refused.
+    assert!(admin.raw(&post("text/plain")).await.starts_with("HTTP/1.1 415"));
+}

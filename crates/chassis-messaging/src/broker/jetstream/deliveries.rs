@@ -1,0 +1,187 @@
+//! What a subscriber of JetStream holds, and how its answers go out.
+
+use std::time::Duration;
+
+use async_nats::{Client, Subject};
+use bytes::Bytes;
+use chassis_core::{BoxFuture, Result};
+use tokio::sync::mpsc;
+
+use super::order::Ticket;
+use super::unavailable;
+use crate::broker::{Acknowledge, Answer, Deliveries, Delivery};
+use crate::message::Message;
+
+pub(super) struct JetStreamDeliveries {
+    deliveries: mpsc::Receiver<Delivery>,
+}
+
+impl JetStreamDeliveries {
+    pub(super) fn new(deliveries: mpsc::Receiver<Delivery>) -> JetStreamDeliveries {
+        JetStreamDeliveries { deliveries }
+    }
+}
+
+impl Deliveries for JetStreamDeliveries {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Delivery>>> {
+        Box::pin(async { Ok(self.deliveries.recv().await) })
+    }
+}
+
+/// A message as it came from the server.
+pub(super) struct Pulled {
+    pub(super) seq: u64,
+    pub(super) attempt: u32,
+    pub(super) message: Message,
+    reply: Subject,
+}
+
+impl Pulled {
+    /// Reads a message of a stream; `None` if it is none.
+    pub(super) fn read(
+        message: async_nats::Message,
+        decode: impl FnOnce(&async_nats::Message, String) -> Message,
+    ) -> Option<Pulled> {
+        let reply = message.reply.clone()?;
+        let (seq, attempt) = parse_reply(&reply)?;
+        let message = decode(&message, format!("seq-{seq}"));
+        Some(Pulled { seq, attempt, message, reply })
+    }
+
+    /// Sends an answer; a lost one brings the message again.
+    pub(super) async fn send(&self, client: &Client, answer: Answer) {
+        if let Err(error) = client.publish(self.reply.clone(), payload(answer)).await {
+            tracing::debug!(%error, "NATS takes no answer");
+        }
+    }
+
+    pub(super) async fn in_progress(&self, client: &Client) {
+        if let Err(error) = client.publish(self.reply.clone(), IN_PROGRESS).await {
+            tracing::debug!(%error, "NATS takes no answer");
+        }
+    }
+}
+
+/// What the puller hears about a delivery.
+pub(super) struct Answered {
+    pub(super) seq: u64,
+    pub(super) key: Option<String>,
+    pub(super) ticket: Ticket,
+    pub(super) attempt: u32,
+    pub(super) answer: Answer,
+}
+
+pub(super) struct Held {
+    client: Client,
+    reply: Subject,
+    /// Taken by the answer.
+    answered: Option<Answered>,
+    answers: mpsc::Sender<Answered>,
+}
+
+impl Held {
+    pub(super) fn new(
+        client: Client,
+        pulled: Pulled,
+        ticket: Ticket,
+        answers: mpsc::Sender<Answered>,
+    ) -> Held {
+        let Pulled { seq, attempt, message, reply } = pulled;
+        let answer = Answer::Nak(Duration::ZERO);
+        let answered = Some(Answered { seq, key: message.key, ticket, attempt, answer });
+        Held { client, reply, answered, answers }
+    }
+
+    fn tell(&mut self, answer: Answer) {
+        if let Some(mut answered) = self.answered.take() {
+            answered.answer = answer;
+            // The puller may be gone; nobody counts hands then.
+            let _ = self.answers.try_send(answered);
+        }
+    }
+}
+
+impl Acknowledge for Held {
+    fn answer(mut self: Box<Self>, answer: Answer) -> BoxFuture<'static, Result<()>> {
+        Box::pin(async move {
+            let sent = self.client.publish(self.reply.clone(), payload(answer)).await;
+            self.tell(answer);
+            sent.map_err(|source| unavailable("NATS takes no answer").with_source(source))
+        })
+    }
+
+    fn in_progress(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let sent = self.client.publish(self.reply.clone(), IN_PROGRESS).await;
+            sent.map_err(|source| unavailable("NATS takes no answer").with_source(source))
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.answered.is_none() {
+            return;
+        }
+        let answer = Answer::Nak(Duration::ZERO);
+        self.tell(answer);
+        // Without a runtime the message comes again after its ack wait.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (client, reply) = (self.client.clone(), self.reply.clone());
+            runtime.spawn(async move { client.publish(reply, payload(answer)).await });
+        }
+    }
+}
+
+const IN_PROGRESS: Bytes = Bytes::from_static(b"+WPI");
+
+fn payload(answer: Answer) -> Bytes {
+    match answer {
+        Answer::Ack => Bytes::from_static(b"+ACK"),
+        // 2.9 compares the whole payload: no reason may follow.
+        Answer::Term => Bytes::from_static(b"+TERM"),
+        Answer::Nak(Duration::ZERO) => Bytes::from_static(b"-NAK"),
+        Answer::Nak(delay) => Bytes::from(format!(r#"-NAK {{"delay":{}}}"#, delay.as_nanos())),
+    }
+}
+
+/// Number in the stream and count of deliveries, out of the address for the
+/// answer (ADR-15): `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.…`, with
+/// domain and account before the stream on newer servers.
+fn parse_reply(reply: &str) -> Option<(u64, u32)> {
+    let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+    let from = match tokens.len() {
+        7 => 2,
+        9.. => 4,
+        _ => return None,
+    };
+    let delivered = tokens.get(from)?.parse().ok()?;
+    let seq = tokens.get(from + 1)?.parse().ok()?;
+    Some((seq, delivered))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_the_reply_address_are_read() {
+        for (reply, expected) in [
+            ("$JS.ACK.stream.consumer.3.42.7.1700000000000000000.0", Some((42, 3))),
+            ("$JS.ACK._.hash.stream.consumer.3.42.7.1700000000000000000.0.token", Some((42, 3))),
+            ("$JS.ACK.stream.consumer.3", None),
+            ("_INBOX.abc", None),
+            ("$JS.ACK.stream.consumer.x.42.7.1.0", None),
+        ] {
+            assert_eq!(parse_reply(reply), expected, "{reply}");
+        }
+    }
+
+    #[test]
+    fn answers_are_spelled_as_the_server_reads_them() {
+        assert_eq!(payload(Answer::Term), "+TERM");
+        assert_eq!(payload(Answer::Nak(Duration::ZERO)), "-NAK");
+        let delayed = Answer::Nak(Duration::from_millis(250));
+        assert_eq!(payload(delayed), r#"-NAK {"delay":250000000}"#);
+    }
+}

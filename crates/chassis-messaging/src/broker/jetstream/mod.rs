@@ -1,0 +1,222 @@
+//! NATS JetStream behind the contract.
+//!
+//! One stream holds the topics of one first segment (`greetings.>`), one durable
+//! pull consumer serves one (group, topic). Streams and consumers are created
+//! where they are missing and otherwise left as their operator made them, with a
+//! warning where one remembers ids for a shorter time than asked.
+//!
+//! Written against nats-server 2.9, so it uses one filter per consumer, no
+//! consumer backoff list and the bare `+TERM`.
+//!
+//! What a server acknowledges it may still lose: it syncs to disk later (every
+//! two minutes by default; see `sync_interval` from 2.10 on), so the crash of a
+//! machine, unlike that of a process, can take the last messages. Keep published
+//! outbox rows for a while, and run three replicas where that matters.
+//!
+//! Order within a key: JetStream itself keeps none while several messages are in
+//! hand. The deliveries of one subscription do, by holding back what is behind
+//! an unanswered message of its key. Two processes of one group do not know of
+//! each other: there, a redelivery may be overtaken.
+
+mod connect;
+mod deliveries;
+mod headers;
+mod order;
+mod pull;
+mod streams;
+mod time;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use chassis_core::{BoxFuture, Code, Error, Result};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{BrokerConfig, Deliveries, Driver, Publisher, Subscriber, Subscription};
+use crate::message::{DEAD_LETTER_BYTES, Message};
+use crate::topic::segment;
+
+/// How many publishes may wait for their acknowledgement; more wait at the door.
+const MAX_UNACKNOWLEDGED: usize = 4096;
+
+/// The server counts the headers as they are written, and a dead letter has more
+/// of them than its original.
+const PAYLOAD_ROOM: usize = DEAD_LETTER_BYTES + 16 * 1024;
+
+/// A connection to NATS with JetStream.
+pub struct JetStream {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    context: Context,
+    config: BrokerConfig,
+    /// Counts connections made; changes on each reconnect.
+    connections: watch::Receiver<u64>,
+    /// Streams that are known to exist.
+    streams: Mutex<HashSet<String>>,
+    closing: CancellationToken,
+}
+
+impl JetStream {
+    /// Connects, and checks that the server has JetStream.
+    ///
+    /// Tries again with growing pauses until `config.connect_timeout`. Dropping
+    /// the future gives up.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` where no server answers in time; `UNAUTHENTICATED` where it
+    /// refuses the credentials; `FAILED_PRECONDITION` with the reason
+    /// `JETSTREAM_DISABLED` where it has no JetStream; `INVALID_ARGUMENT` for a
+    /// URL that cannot be read.
+    pub async fn connect(url: &str, config: &BrokerConfig) -> Result<JetStream> {
+        let (client, connections) = connect::connect(url, config.connect_timeout).await?;
+        let context = ContextBuilder::new()
+            .timeout(config.publish_timeout)
+            .max_ack_inflight(MAX_UNACKNOWLEDGED)
+            .backpressure_on_inflight(true)
+            .build(client);
+        connect::require_jetstream(&context.client(), config.connect_timeout).await?;
+        let most = context.client().max_payload().saturating_sub(PAYLOAD_ROOM);
+        let max_message_bytes = config.max_message_bytes.min(most);
+        let shared = Shared {
+            context,
+            config: BrokerConfig { max_message_bytes, ..config.clone() },
+            connections,
+            streams: Mutex::default(),
+            closing: CancellationToken::new(),
+        };
+        Ok(JetStream { shared: Arc::new(shared) })
+    }
+}
+
+impl Shared {
+    async fn ensure_stream(&self, topic: &str) -> Result<()> {
+        let segment = segment(topic);
+        if !self.streams.lock().contains(segment) {
+            streams::ensure_stream(&self.context, segment, &self.config).await?;
+            self.streams.lock().insert(segment.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The stream is gone: look again before the next use.
+    fn forget_stream(&self, topic: &str) {
+        self.streams.lock().remove(segment(topic));
+    }
+
+    async fn publish(&self, message: Message) -> Result<()> {
+        if self.closing.is_cancelled() {
+            return Err(closed());
+        }
+        message.validate(self.config.max_message_bytes)?;
+        let headers = headers::encode(&message)?;
+        let topic = message.topic;
+        for last_try in [false, true] {
+            self.ensure_stream(&topic).await?;
+            let publish =
+                PublishMessage::build().payload(message.payload.clone()).headers(headers.clone());
+            let sent = self.context.send_publish(topic.clone(), publish).await;
+            let stored = match sent {
+                Ok(acknowledged) => acknowledged.await,
+                Err(error) => Err(error),
+            };
+            match stored {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == PublishErrorKind::StreamNotFound && !last_try => {
+                    self.forget_stream(&topic);
+                }
+                Err(error) => return Err(publish_error(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Publisher for JetStream {
+    fn publish(&self, message: Message) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            // The client's own timeouts cover its parts; this one the whole, also
+            // while there is no connection.
+            let limit = self.shared.config.publish_timeout * 2;
+            let publish = tokio::time::timeout(limit, self.shared.publish(message));
+            publish.await.unwrap_or_else(|_| Err(timeout()))
+        })
+    }
+}
+
+impl Subscriber for JetStream {
+    fn subscribe(&self, subscription: Subscription) -> BoxFuture<'_, Result<Box<dyn Deliveries>>> {
+        Box::pin(async move {
+            subscription.validate()?;
+            if self.shared.closing.is_cancelled() {
+                return Err(closed());
+            }
+            let deliveries = pull::start(self.shared.clone(), subscription).await?;
+            Ok(Box::new(deliveries) as Box<dyn Deliveries>)
+        })
+    }
+}
+
+impl Driver for JetStream {
+    fn check(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            if self.shared.closing.is_cancelled() {
+                return Err(closed());
+            }
+            let client = self.shared.context.client();
+            let answer = connect::ask_jetstream(&client);
+            match tokio::time::timeout(Duration::from_secs(1), answer).await {
+                Ok(answer) => answer,
+                Err(_) => Err(unavailable("NATS does not answer")),
+            }
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.shared.closing.cancel();
+            // Answers are on their way out; do not wait for a server that is gone.
+            let client = self.shared.context.client();
+            let flush = tokio::time::timeout(Duration::from_secs(1), client.flush());
+            if !matches!(flush.await, Ok(Ok(()))) {
+                tracing::warn!("NATS did not take the last answers; those messages come again");
+            }
+        })
+    }
+}
+
+fn closed() -> Error {
+    Error::unavailable("BROKER_CLOSED", "the connection to NATS is closed")
+}
+
+fn unavailable(message: &'static str) -> Error {
+    Error::unavailable("BROKER_UNAVAILABLE", message)
+}
+
+fn timeout() -> Error {
+    Error::deadline_exceeded("PUBLISH_TIMEOUT", "NATS did not confirm the message in time")
+}
+
+fn publish_error(error: async_nats::jetstream::context::PublishError) -> Error {
+    match error.kind() {
+        PublishErrorKind::TimedOut => timeout().with_source(error),
+        PublishErrorKind::MaxPayloadExceeded => Error::new(
+            Code::InvalidArgument,
+            "MESSAGE_TOO_LARGE",
+            "the message is larger than the NATS server takes",
+        )
+        .with_source(error),
+        PublishErrorKind::StreamNotFound => {
+            unavailable("the stream of the topic does not exist").with_source(error)
+        }
+        _ => unavailable("NATS did not store the message").with_source(error),
+    }
+}

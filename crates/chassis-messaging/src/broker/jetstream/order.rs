@@ -1,0 +1,311 @@
+//! The brain that keeps order within a key among the messages of one puller.
+//!
+//! JetStream hands out what is due, in any order once something is redelivered.
+//! Here the messages of a key stand in a line by their number in the stream. The
+//! first of the line may go if none of the line is in hand; a message that was
+//! given back keeps its place until it returns, or until it should have: another
+//! process of the group may have got it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tokio::time::Instant;
+
+/// Says which handing-out an answer belongs to.
+pub(super) type Ticket = u64;
+
+enum Place<T> {
+    /// Behind another of its key.
+    Parked(T),
+    /// Among `ready`.
+    Ready,
+    /// In hand.
+    Out(Ticket),
+    /// Given back; it should return before this.
+    Expected(Instant),
+}
+
+pub(super) struct Order<T> {
+    ready: BTreeMap<u64, (Option<String>, T)>,
+    lines: HashMap<String, BTreeMap<u64, Place<T>>>,
+    parked: usize,
+    tickets: Ticket,
+}
+
+impl<T> Order<T> {
+    pub(super) fn new() -> Order<T> {
+        Order { ready: BTreeMap::new(), lines: HashMap::new(), parked: 0, tickets: 0 }
+    }
+
+    /// A message came in. If it must wait and already `most` do, it is given
+    /// back to the caller, and expected again before `until`.
+    pub(super) fn arrive(
+        &mut self,
+        seq: u64,
+        key: Option<&str>,
+        item: T,
+        most: usize,
+        until: Instant,
+    ) -> Option<T> {
+        let Some(key) = key else {
+            self.ready.insert(seq, (None, item));
+            return None;
+        };
+        let line = self.lines.entry(key.to_owned()).or_default();
+        let known = line.contains_key(&seq);
+        if let Some(Place::Ready) = line.get(&seq) {
+            self.ready.insert(seq, (Some(key.to_owned()), item));
+            return None;
+        }
+        let first = line.keys().next().is_none_or(|&first| seq <= first);
+        let other_out = line.iter().any(|(&s, place)| s != seq && place.is_out());
+        if first && !other_out {
+            if let Some(Place::Parked(_)) = line.insert(seq, Place::Ready) {
+                self.parked -= 1;
+            }
+            self.ready.insert(seq, (Some(key.to_owned()), item));
+            return None;
+        }
+        if self.parked >= most && !matches!(line.get(&seq), Some(Place::Parked(_))) {
+            if !known {
+                line.insert(seq, Place::Expected(until));
+            }
+            return Some(item);
+        }
+        if !matches!(line.insert(seq, Place::Parked(item)), Some(Place::Parked(_))) {
+            self.parked += 1;
+        }
+        None
+    }
+
+    /// The next message that may go, with the ticket for its answer.
+    pub(super) fn next(&mut self) -> Option<(T, Ticket)> {
+        let (seq, (key, item)) = self.ready.pop_first()?;
+        self.tickets += 1;
+        if let Some(line) = key.and_then(|key| self.lines.get_mut(&key)) {
+            line.insert(seq, Place::Out(self.tickets));
+        }
+        Some((item, self.tickets))
+    }
+
+    /// A message was answered for good.
+    pub(super) fn finished(&mut self, seq: u64, key: Option<&str>, ticket: Ticket) {
+        self.answered(seq, key, ticket, None);
+    }
+
+    /// A message was given back and should return before `until`.
+    pub(super) fn given_back(
+        &mut self,
+        seq: u64,
+        key: Option<&str>,
+        ticket: Ticket,
+        until: Instant,
+    ) {
+        self.answered(seq, key, ticket, Some(until));
+    }
+
+    fn answered(&mut self, seq: u64, key: Option<&str>, ticket: Ticket, until: Option<Instant>) {
+        let Some(key) = key else { return };
+        let Some(line) = self.lines.get_mut(key) else { return };
+        // It may have come again meanwhile: then the new one decides.
+        if !matches!(line.get(&seq), Some(Place::Out(current)) if *current == ticket) {
+            return;
+        }
+        match until {
+            Some(until) => {
+                line.insert(seq, Place::Expected(until));
+            }
+            None => {
+                line.remove(&seq);
+            }
+        }
+        self.release(key);
+    }
+
+    /// Stops waiting for what should have returned by now.
+    pub(super) fn advance(&mut self, now: Instant) {
+        let overdue: Vec<String> = self
+            .lines
+            .iter()
+            .filter(|(_, line)| line.values().any(|place| place.is_overdue(now)))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in overdue {
+            if let Some(line) = self.lines.get_mut(&key) {
+                line.retain(|_, place| !place.is_overdue(now));
+            }
+            self.release(&key);
+        }
+    }
+
+    /// When the next wait for a return ends.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let places = self.lines.values().flat_map(BTreeMap::values);
+        places.filter_map(Place::until).min()
+    }
+
+    /// Messages that could go if a hand were free.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// All that is here and in nobody's hand.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &T> {
+        let parked = self.lines.values().flat_map(BTreeMap::values).filter_map(|place| match place {
+            Place::Parked(item) => Some(item),
+            _ => None,
+        });
+        self.ready.values().map(|(_, item)| item).chain(parked)
+    }
+
+    fn release(&mut self, key: &str) {
+        let Some(line) = self.lines.get_mut(key) else { return };
+        if line.is_empty() {
+            self.lines.remove(key);
+            return;
+        }
+        if line.values().any(Place::is_out) {
+            return;
+        }
+        if let Some(mut first) = line.first_entry()
+            && matches!(first.get(), Place::Parked(_))
+        {
+            let seq = *first.key();
+            if let Place::Parked(item) = std::mem::replace(first.get_mut(), Place::Ready) {
+                self.parked -= 1;
+                self.ready.insert(seq, (Some(key.to_owned()), item));
+            }
+        }
+    }
+}
+
+impl<T> Place<T> {
+    fn is_out(&self) -> bool {
+        matches!(self, Place::Out(_))
+    }
+
+    fn until(&self) -> Option<Instant> {
+        match self {
+            Place::Expected(until) => Some(*until),
+            _ => None,
+        }
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.until().is_some_and(|until| until <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        *START + Duration::from_secs(seconds)
+    }
+
+    fn arrive(order: &mut Order<u64>, seq: u64, key: &str) -> Option<u64> {
+        order.arrive(seq, Some(key), seq, 2, at(5))
+    }
+
+    #[test]
+    fn a_line_goes_one_after_the_other() {
+        let mut order = Order::new();
+        for (seq, key) in [(1, "a"), (2, "a"), (3, "b")] {
+            assert_eq!(arrive(&mut order, seq, key), None);
+        }
+        let (first, ticket) = order.next().unwrap();
+        assert_eq!(first, 1);
+        assert_eq!(order.next().map(|(seq, _)| seq), Some(3));
+        assert!(order.next().is_none());
+        order.finished(1, Some("a"), ticket);
+        assert_eq!(order.next().map(|(seq, _)| seq), Some(2));
+    }
+
+    #[test]
+    fn a_message_given_back_keeps_its_place_until_it_returns() {
+        let mut order = Order::new();
+        arrive(&mut order, 1, "a");
+        arrive(&mut order, 2, "a");
+        let (_, ticket) = order.next().unwrap();
+        order.given_back(1, Some("a"), ticket, at(10));
+        assert!(order.next().is_none());
+        assert_eq!(order.next_timer(), Some(at(10)));
+        arrive(&mut order, 1, "a");
+        assert_eq!(order.next().map(|(seq, _)| seq), Some(1));
+        assert!(order.next().is_none());
+    }
+
+    #[test]
+    fn a_message_that_does_not_return_is_not_waited_for_for_ever() {
+        let mut order = Order::new();
+        arrive(&mut order, 1, "a");
+        arrive(&mut order, 2, "a");
+        let (_, ticket) = order.next().unwrap();
+        order.given_back(1, Some("a"), ticket, at(10));
+        order.advance(at(9));
+        assert!(order.next().is_none());
+        order.advance(at(10));
+        assert_eq!(order.next().map(|(seq, _)| seq), Some(2));
+    }
+
+    #[test]
+    fn a_redelivery_of_what_is_in_hand_goes_out_again_and_the_old_answer_is_void() {
+        let mut order = Order::new();
+        arrive(&mut order, 1, "a");
+        arrive(&mut order, 2, "a");
+        let (_, old) = order.next().unwrap();
+        arrive(&mut order, 1, "a");
+        let (seq, new) = order.next().unwrap();
+        assert_eq!(seq, 1);
+        order.finished(1, Some("a"), old);
+        assert!(order.next().is_none());
+        order.finished(1, Some("a"), new);
+        assert_eq!(order.next().map(|(seq, _)| seq), Some(2));
+    }
+
+    #[test]
+    fn an_earlier_message_that_comes_late_waits_for_the_one_in_hand() {
+        let mut order = Order::new();
+        arrive(&mut order, 5, "a");
+        let (_, ticket) = order.next().unwrap();
+        arrive(&mut order, 3, "a");
+        assert!(order.next().is_none());
+        order.finished(5, Some("a"), ticket);
+        assert_eq!(order.next().map(|(seq, _)| seq), Some(3));
+    }
+
+    #[test]
+    fn only_so_many_may_wait_and_the_rest_keeps_its_place() {
+        let mut order = Order::new();
+        for seq in 1..=3 {
+            assert_eq!(arrive(&mut order, seq, "a"), None);
+        }
+        assert_eq!(arrive(&mut order, 4, "a"), Some(4));
+        assert_eq!(order.waiting().count(), 3);
+        // Number 5 comes while there is room again, but 4 goes first.
+        for expected in 1..=3 {
+            let (seq, ticket) = order.next().unwrap();
+            assert_eq!(seq, expected);
+            order.finished(seq, Some("a"), ticket);
+        }
+        assert_eq!(arrive(&mut order, 5, "a"), None);
+        assert!(order.next().is_none());
+        assert_eq!(arrive(&mut order, 4, "a"), None);
+        assert_eq!(order.next().map(|(seq, _)| seq), Some(4));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_is_done() {
+        let mut order = Order::new();
+        arrive(&mut order, 1, "a");
+        order.arrive(2, None, 2, 2, at(5));
+        while let Some((seq, ticket)) = order.next() {
+            order.finished(seq, (seq == 1).then_some("a"), ticket);
+        }
+        assert!(order.lines.is_empty());
+        assert_eq!((order.ready(), order.parked), (0, 0));
+    }
+}

@@ -1,0 +1,330 @@
+//! The task that pulls for one subscription.
+//!
+//! It asks for exactly as many messages as there are free hands and asks again
+//! when those have come. The client's own message stream fetches ahead, and what
+//! waits in its buffer runs out of its ack wait. Requests and answers go over one
+//! inbox, so that messages arrive in the order in which the server sent them.
+//!
+//! A request ends by a status (all came, its time is up, the consumer is gone) or
+//! by silence: the server sends a heartbeat while it has nothing else to say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, StatusCode, Subscriber};
+use chassis_core::Result;
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::deliveries::{Answered, Held, JetStreamDeliveries, Pulled};
+use super::order::Order;
+use super::{Shared, connect, headers, streams, unavailable};
+use crate::broker::{Answer, Delivery, Subscription};
+use crate::topic::segment;
+
+/// How long a request stands before the server says that nothing came.
+const EXPIRES: Duration = Duration::from_secs(30);
+
+/// How often the server says that a request still stands.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// After this much silence a request counts as lost.
+const SILENCE: Duration = Duration::from_secs(12);
+
+/// How many messages may wait here for an earlier one of their key.
+const PARKED: usize = 256;
+
+/// For how long a message is given back that finds no place to wait.
+const NO_PLACE: Duration = Duration::from_secs(1);
+
+/// The pause after the server said that there is no such consumer.
+const REPAIR_PAUSE: Duration = Duration::from_millis(500);
+
+/// Makes stream and consumer and begins to pull.
+pub(super) async fn start(
+    shared: Arc<Shared>,
+    subscription: Subscription,
+) -> Result<JetStreamDeliveries> {
+    shared.ensure_stream(&subscription.topic).await?;
+    if let Err(first) = streams::ensure_consumer(&shared.context, &subscription).await {
+        // The stream may have been deleted since it was last seen.
+        tracing::debug!(error = %first.chain(), "looking at the stream again");
+        shared.forget_stream(&subscription.topic);
+        shared.ensure_stream(&subscription.topic).await?;
+        streams::ensure_consumer(&shared.context, &subscription).await?;
+    }
+    let client = shared.context.client();
+    let inbox = Inbox::open(&client).await?;
+    let most = subscription.max_in_flight;
+    let (out, deliveries) = mpsc::channel(most);
+    // Each delivery says one thing once, so this never overflows.
+    let (answers, answered) = mpsc::channel(most * 2);
+    let stream = segment(&subscription.topic);
+    let durable = streams::durable_name(&subscription.group, &subscription.topic);
+    let puller = Puller {
+        client,
+        next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"),
+        subscription,
+        inbox,
+        request: None,
+        requests: 0,
+        order: Order::new(),
+        in_hand: 0,
+        out,
+        answers,
+        answered,
+        broken: false,
+        shared,
+    };
+    tokio::spawn(puller.run());
+    Ok(JetStreamDeliveries::new(deliveries))
+}
+
+struct Inbox {
+    name: String,
+    subscriber: Subscriber,
+}
+
+impl Inbox {
+    async fn open(client: &Client) -> Result<Inbox> {
+        let name = client.new_inbox();
+        let subscriber = client
+            .subscribe(format!("{name}.*"))
+            .await
+            .map_err(|source| unavailable("NATS takes no subscription").with_source(source))?;
+        Ok(Inbox { name, subscriber })
+    }
+}
+
+/// A request for messages that stands.
+struct Request {
+    reply: String,
+    left: usize,
+    lost_at: Instant,
+}
+
+struct Puller {
+    shared: Arc<Shared>,
+    client: Client,
+    subscription: Subscription,
+    /// Where requests for messages go.
+    next: String,
+    inbox: Inbox,
+    request: Option<Request>,
+    requests: u64,
+    order: Order<Pulled>,
+    /// Deliveries without an answer.
+    in_hand: usize,
+    out: mpsc::Sender<Delivery>,
+    answers: mpsc::Sender<Answered>,
+    answered: mpsc::Receiver<Answered>,
+    /// Stream or consumer are gone.
+    broken: bool,
+}
+
+impl Puller {
+    async fn run(mut self) {
+        let shared = self.shared.clone();
+        let mut connections = shared.connections.clone();
+        let mut keep_alive = interval(self.subscription.ack_wait / 3);
+        keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.order.advance(Instant::now());
+            self.hand_out();
+            if self.broken {
+                let out = self.out.clone();
+                tokio::select! {
+                    () = shared.closing.cancelled() => break,
+                    () = out.closed() => break,
+                    () = self.repair() => {}
+                }
+            }
+            self.ask().await;
+            let timer = self.request.as_ref().map(|request| request.lost_at);
+            let timer = timer.into_iter().chain(self.order.next_timer()).min();
+            tokio::select! {
+                () = shared.closing.cancelled() => break,
+                () = self.out.closed() => break,
+                message = self.inbox.subscriber.next() => match message {
+                    Some(message) => self.receive(message).await,
+                    None => self.reopen().await,
+                },
+                Some(answered) = self.answered.recv() => self.note(&answered),
+                Ok(()) = connections.changed() => self.reopen().await,
+                _ = keep_alive.tick() => self.keep_alive().await,
+                () = until(timer) => self.check_silence(),
+            }
+        }
+        self.give_back().await;
+    }
+
+    fn hand_out(&mut self) {
+        while self.in_hand < self.subscription.max_in_flight {
+            let Some((pulled, ticket)) = self.order.next() else { return };
+            self.in_hand += 1;
+            let attempt = pulled.attempt;
+            let message = pulled.message.clone();
+            let held = Held::new(self.client.clone(), pulled, ticket, self.answers.clone());
+            // There is room for as many as may be in hand. If nobody listens any
+            // more, the delivery is dropped, which gives the message back.
+            let _ = self.out.try_send(Delivery::new(message, attempt, Box::new(held)));
+        }
+    }
+
+    /// Asks for as many messages as there are free hands, once the last request
+    /// is through.
+    async fn ask(&mut self) {
+        let busy = self.in_hand + self.order.ready();
+        let free = self.subscription.max_in_flight.saturating_sub(busy);
+        if self.request.is_some() || free == 0 || !connect::is_connected(&self.client) {
+            return;
+        }
+        self.requests += 1;
+        let reply = format!("{}.{}", self.inbox.name, self.requests);
+        let body = format!(
+            r#"{{"batch":{free},"expires":{},"idle_heartbeat":{}}}"#,
+            EXPIRES.as_nanos(),
+            HEARTBEAT.as_nanos()
+        );
+        let sent = self.client.publish_with_reply(self.next.clone(), reply.clone(), body.into());
+        if let Err(error) = sent.await {
+            tracing::debug!(%error, "NATS takes no request");
+        }
+        // Also where it was not sent: silence then brings the next try.
+        self.request = Some(Request { reply, left: free, lost_at: Instant::now() + SILENCE });
+    }
+
+    async fn receive(&mut self, message: async_nats::Message) {
+        if let Some(request) = &mut self.request {
+            request.lost_at = Instant::now() + SILENCE;
+        }
+        if let Some(status) = message.status
+            && message.reply.is_none()
+        {
+            self.status(status, &message);
+            return;
+        }
+        if let Some(request) = &mut self.request {
+            request.left = request.left.saturating_sub(1);
+            if request.left == 0 {
+                self.request = None;
+            }
+        }
+        match Pulled::read(message, headers::decode) {
+            Some(pulled) => self.place(pulled).await,
+            None => tracing::warn!("NATS sent a message that is not of a stream; left alone"),
+        }
+    }
+
+    async fn place(&mut self, pulled: Pulled) {
+        let key = pulled.message.key.clone();
+        let until = Instant::now() + NO_PLACE + self.grace();
+        let refused = self.order.arrive(pulled.seq, key.as_deref(), pulled, PARKED, until);
+        if let Some(pulled) = refused {
+            pulled.send(&self.client, Answer::Nak(NO_PLACE)).await;
+        }
+    }
+
+    fn status(&mut self, status: StatusCode, message: &async_nats::Message) {
+        let current =
+            self.request.as_ref().is_some_and(|request| request.reply == *message.subject);
+        if status.as_u16() == 100 || !current {
+            return;
+        }
+        self.request = None;
+        let description = message.description.as_deref().unwrap_or_default();
+        match status.as_u16() {
+            404 | 408 => {}
+            503 => self.broken = true,
+            409 if description.contains("Deleted") => self.broken = true,
+            code => tracing::debug!(code, description, "NATS ended a request"),
+        }
+    }
+
+    fn note(&mut self, answered: &Answered) {
+        self.in_hand = self.in_hand.saturating_sub(1);
+        let Answered { seq, key, ticket, attempt, answer } = answered;
+        let spent = self.subscription.max_deliver.is_some_and(|most| *attempt >= most);
+        match answer {
+            Answer::Nak(delay) if !spent => {
+                let until = Instant::now() + *delay + self.grace();
+                self.order.given_back(*seq, key.as_deref(), *ticket, until);
+            }
+            _ => self.order.finished(*seq, key.as_deref(), *ticket),
+        }
+    }
+
+    /// How much later than announced a message may return.
+    fn grace(&self) -> Duration {
+        self.subscription.ack_wait + Duration::from_secs(2)
+    }
+
+    /// A new connection: the server knows nothing of the old requests, or sends
+    /// to an inbox that nobody should read twice.
+    async fn reopen(&mut self) {
+        self.request = None;
+        match Inbox::open(&self.client).await {
+            Ok(inbox) => self.inbox = inbox,
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "cannot subscribe again, trying on");
+                sleep(REPAIR_PAUSE).await;
+            }
+        }
+    }
+
+    async fn repair(&mut self) {
+        sleep(REPAIR_PAUSE).await;
+        self.shared.forget_stream(&self.subscription.topic);
+        let repaired = async {
+            self.shared.ensure_stream(&self.subscription.topic).await?;
+            streams::ensure_consumer(&self.shared.context, &self.subscription).await
+        };
+        match repaired.await {
+            Ok(_) => self.broken = false,
+            Err(error) => {
+                let topic = &self.subscription.topic;
+                tracing::warn!(%topic, error = %error.chain(), "the consumer is gone, trying on");
+            }
+        }
+    }
+
+    async fn keep_alive(&self) {
+        for pulled in self.order.waiting() {
+            pulled.in_progress(&self.client).await;
+        }
+    }
+
+    fn check_silence(&mut self) {
+        if self.request.as_ref().is_some_and(|request| request.lost_at <= Instant::now()) {
+            self.request = None;
+        }
+    }
+
+    /// Gives back what nobody will handle here any more.
+    async fn give_back(mut self) {
+        for pulled in self.order.waiting() {
+            pulled.send(&self.client, Answer::Nak(Duration::ZERO)).await;
+        }
+        if self.inbox.subscriber.unsubscribe().await.is_err() {
+            return;
+        }
+        // What was on its way still comes, then the stream ends.
+        let rest = async {
+            while let Some(message) = self.inbox.subscriber.next().await {
+                if let Some(pulled) = Pulled::read(message, headers::decode) {
+                    pulled.send(&self.client, Answer::Nak(Duration::ZERO)).await;
+                }
+            }
+        };
+        // Bounded: the rest comes again after its ack wait.
+        let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+    }
+}
+
+async fn until(timer: Option<Instant>) {
+    match timer {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
