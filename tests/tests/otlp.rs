@@ -35,7 +35,7 @@ use tonic::{Request, Response, Status as GrpcStatus};
 /// Longer than the five seconds for which the exporter gathers spans.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A collector that keeps what it gets: the service of each resource with its spans.
+/// A collector that keeps what it gets: name and version of the service with each span.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
 
@@ -47,7 +47,8 @@ impl TraceService for Collector {
     ) -> Result<Response<ExportTraceServiceResponse>, GrpcStatus> {
         for resource in request.into_inner().resource_spans {
             let attributes = resource.resource.unwrap_or_default().attributes;
-            let service = text(&attributes, "service.name").unwrap_or_default();
+            let of = |key| text(&attributes, key).unwrap_or_default();
+            let service = format!("{} {}", of("service.name"), of("service.version"));
             for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
                 self.0.lock().push((service.clone(), span));
             }
@@ -76,7 +77,7 @@ impl Collector {
         (address, serving)
     }
 
-    /// The spans of a trace by service and kind.
+    /// The spans of a trace by service, version included, and kind.
     fn of_trace(&self, trace_id: &str) -> BTreeMap<(String, SpanKind), Span> {
         let all = self.0.lock().clone();
         let of_trace = all.into_iter().filter(|(_, span)| hex(&span.trace_id) == trace_id);
@@ -96,9 +97,8 @@ struct Service {
 
 async fn start(env: Env, router: Router, discovery: &Discovery) -> Service {
     let config = ServerConfig { port: 0, ..ServerConfig::default() };
-    let app = App::new(env.clone())
-        .with(Server::new(&config, router))
-        .with(discovery.registration());
+    let app =
+        App::new(env.clone()).with(Server::new(&config, router)).with(discovery.registration());
     let (trigger, shutdown) = Shutdown::new();
     tokio::spawn(app.run(shutdown));
     let mut status = env.health().watch();
@@ -129,7 +129,7 @@ async fn spans_reach_a_collector_and_a_dead_one_stops_nobody() {
     let (address, collecting) = collector.serve().await;
     let telemetry = Telemetry::install(&TelemetryConfig {
         log_format: LogFormat::Json,
-        log_filter: "error".to_owned(),
+        log_filter: "off".to_owned(),
         otlp_endpoint: Some(format!("http://{address}")),
         ..TelemetryConfig::default()
     })
@@ -151,9 +151,9 @@ async fn spans_reach_a_collector_and_a_dead_one_stops_nobody() {
     })
     .await;
     let span = |service: &str, kind| &spans[&(service.to_owned(), kind)];
-    let server = span("front", SpanKind::Server);
-    let client = span("front", SpanKind::Client);
-    let below = span("back", SpanKind::Server);
+    let server = span("front 1.2.3", SpanKind::Server);
+    let client = span("front 1.2.3", SpanKind::Client);
+    let below = span("back 1.2.3", SpanKind::Server);
     assert_eq!([&*server.name, &*client.name, &*below.name], ["GET /front", "GET", "GET /back"]);
     assert_eq!(hex(&server.parent_span_id), parent);
     assert_eq!(client.parent_span_id, server.span_id);

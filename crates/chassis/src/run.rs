@@ -1,8 +1,13 @@
 //! The life of a service's process, from its arguments to its exit code.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-// A process that cannot start has no log yet: its last words go to standard error.
+//!
+//! A process that cannot start has no log yet: its last words go to standard error. Nothing
+//! here uses `println!` or `eprintln!`, which panic where the stream is closed or full.
 
-use std::future::Future;
+use std::{
+    fmt::Display,
+    future::Future,
+    io::{self, Write},
+};
 
 use chassis_core::{
     App, Code, CoreConfig, Env, Result, ServiceInfo,
@@ -52,7 +57,7 @@ where
     let options = match cli::parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(problem) => {
-            eprintln!("{}: {problem}", info.name);
+            complain(&info.name, problem);
             return Exit::Usage;
         }
     };
@@ -61,8 +66,7 @@ where
         // Help shows the defaults, whatever is set.
         Action::Help => {}
         Action::Version => {
-            println!("{} {}", info.name, info.version);
-            return Exit::Success;
+            return answer(&info.name, &format!("{} {}\n", info.name, info.version));
         }
         _ => {
             loader = loader.env(std::env::vars());
@@ -75,20 +79,14 @@ where
         Ok(loaded) => loaded,
         Err(error) => {
             for problem in error.problems() {
-                eprintln!("{}: {problem}", info.name);
+                complain(&info.name, problem);
             }
             return Exit::Usage;
         }
     };
     match options.action {
-        Action::Help => {
-            print!("{}", cli::help(&info, &loaded.entries));
-            Exit::Success
-        }
-        Action::PrintConfig => {
-            print!("{}", cli::print_config(&loaded.entries));
-            Exit::Success
-        }
+        Action::Help => answer(&info.name, &cli::help(&info, &loaded.entries)),
+        Action::PrintConfig => answer(&info.name, &cli::print_config(&loaded.entries)),
         action => serve(info, loaded, assemble, &action),
     }
 }
@@ -114,28 +112,50 @@ where
                 let app = env.scope(assemble(app, loaded.settings)).await?;
                 app.validate()?;
                 if *action == Action::Check {
-                    print!("{}", app.plan());
-                    return Ok(());
+                    return Ok(answer(&name, &app.plan().to_string()));
                 }
                 let timeout = loaded.core.shutdown.timeout;
-                let shutdown = shutdown::on_signal(timeout, |signal| match signal {
+                let caller = name.clone();
+                let goodbye = move |signal| match signal {
                     1 => tracing::info!("a signal asks for the end; a second one ends at once"),
-                    _ => eprintln!("second signal: ending at once"),
-                })
-                .map_err(chassis_core::Error::internal)?;
+                    _ => complain(&caller, "second signal: ending at once"),
+                };
+                let shutdown = env
+                    .scope(async { shutdown::on_signal(timeout, goodbye) })
+                    .await
+                    .map_err(chassis_core::Error::internal)?;
                 let outcome = app.run(shutdown).await;
                 telemetry.flush();
-                outcome
+                outcome.map(|()| Exit::Success)
             })
         });
     match outcome {
-        Ok(()) => Exit::Success,
+        Ok(exit) => exit,
         Err(error) => {
-            eprintln!("{name}: {}", error.chain());
+            complain(&name, error.chain());
             // Settings that cannot work are found by the parts that they belong to.
             if error.code() == Code::InvalidArgument { Exit::Usage } else { Exit::Failure }
         }
     }
+}
+
+/// Prints what was asked for.
+fn answer(service: &str, text: &str) -> Exit {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => Exit::Success,
+        // The reader has seen enough, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
+        Err(error) => {
+            complain(service, format_args!("cannot write to standard output: {error}"));
+            Exit::Failure
+        }
+    }
+}
+
+/// Says what is wrong in one line; where nobody can hear it, the exit code still does.
+fn complain(service: &str, problem: impl Display) {
+    let _ = writeln!(io::stderr(), "{service}: {problem}");
 }
 
 /// An app with what every service has: the admin port, first to start and last to stop, and

@@ -8,4 +8,5 @@
 pub mod cli;
 pub mod services;
 pub mod smoke;
+pub mod terminal;
 pub mod up;

@@ -1,28 +1,33 @@
 //! `cargo run -p shop`: the whole shop in one process; `cargo run -p shop -- smoke`: its journey.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-// A command talks to the person who typed it.
 
-use chassis::Exit;
-use shop::{cli, cli::Command, smoke, up};
+use chassis::{Code, Exit};
+use shop::{
+    cli,
+    cli::Command,
+    smoke,
+    terminal::{complain, say},
+    up,
+};
 
 fn main() -> Exit {
     let outcome = match cli::parse(std::env::args().skip(1)) {
         Ok(Command::Help) => {
-            print!("{}", cli::HELP);
+            say(cli::HELP.trim_end());
             return Exit::Success;
         }
         Ok(Command::Up(options)) => up::main(options),
         Ok(Command::Smoke(options)) => smoke::main(&options),
         Err(problem) => {
-            eprintln!("shop: {problem}");
+            complain(format_args!("shop: {problem}"));
             return Exit::Usage;
         }
     };
     match outcome {
         Ok(()) => Exit::Success,
         Err(error) => {
-            eprintln!("shop: {}", error.chain());
-            Exit::Failure
+            complain(format_args!("shop: {}", error.chain()));
+            // Wrong settings are put right by the caller.
+            if error.code() == Code::InvalidArgument { Exit::Usage } else { Exit::Failure }
         }
     }
 }

@@ -58,7 +58,20 @@ impl Place {
         with_database.map(|part| self.database(part.name)).collect()
     }
 
-    fn broker(&self) -> String {
+    /// The ports that are given and not free ones, with whom each is for.
+    pub fn ports(&self) -> impl Iterator<Item = (String, u16)> {
+        let gateway = self.port;
+        let admin = PARTS.iter().map(move |part| {
+            (format!("the admin port of {}", part.name), gateway + ADMIN_OFFSET + part.index)
+        });
+        std::iter::once((GATEWAY.name.to_owned(), gateway))
+            .chain(admin)
+            .filter(move |_| gateway != 0)
+    }
+
+    /// The URL of the broker.
+    #[must_use]
+    pub fn broker(&self) -> String {
         match &self.broker {
             Some(url) => url.clone(),
             None => format!("embedded:{}/broker", self.data.display()),

@@ -1,8 +1,15 @@
 //! Runs the shop until it is told to stop, and tells the person in front of it where it is.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-// The table of addresses is for the person who typed the command, whatever the log format.
+//!
+//! The table of addresses is for that person, whatever the log format. So is what can be found
+//! wrong before anything runs (a port that is taken, a folder that cannot be written or is in
+//! use): it is looked for first, and is one line then instead of a half-started shop.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, TcpListener},
+    path::Path,
+    time::Duration,
+};
 
 use chassis::{
     Error, Result,
@@ -11,6 +18,7 @@ use chassis::{
         shutdown,
         telemetry::Telemetry,
     },
+    messaging::{Broker, BrokerConfig},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,6 +27,7 @@ use tokio::time::Instant;
 use crate::{
     cli::Options,
     services::{Place, Shop},
+    terminal::{complain, say},
 };
 
 /// Time for the whole shop to stop after Ctrl-C.
@@ -58,35 +67,43 @@ async fn run(options: Options, mut telemetry: TelemetryConfig) -> Result<()> {
     }
     let telemetry = Telemetry::install(&telemetry)?;
     let place = place(&options)?;
+    place.ports().try_for_each(|(whose, port)| is_free(&whose, port))?;
+    // Held as long as the shop runs: the services share it, and another process is refused.
+    let broker = match place.broker {
+        None => Some(Broker::connect(&BrokerConfig::at(place.broker())).await?),
+        Some(_) => None,
+    };
     let shutdown = shutdown::on_signal(DRAIN, |signal| match signal {
-        1 => {
-            println!("\nStopping: what is in flight is finished first; Ctrl-C again ends at once.")
-        }
-        _ => eprintln!("Ended at once."),
+        1 => say("\nStopping: what is in flight is finished first; Ctrl-C again ends at once."),
+        _ => complain("Ended at once."),
     })
     .map_err(Error::internal)?;
 
-    println!("Starting the shop");
-    let starting = Shop::start(&place, &telemetry, |name| println!("  {name} …"));
+    say("Starting the shop");
+    let starting = Shop::start(&place, &telemetry, |name| say(format_args!("  {name} …")));
     let mut shop = tokio::select! {
         shop = starting => shop?,
         () = shutdown.requested() => return Ok(()),
     };
     telemetry.flush();
-    println!("{}", table(&shop, &place, started.elapsed()));
-    if let Some(path) = &options.report {
-        report(&shop, path)?;
-    }
+    say(table(&shop, &place, started.elapsed()));
 
-    let outcome = tokio::select! {
-        failed = shop.failed() => failed,
-        () = shutdown.requested() => Ok(()),
+    let reported = options.report.as_deref().map_or(Ok(()), |path| report(&shop, path));
+    let outcome = match reported {
+        Err(error) => Err(error),
+        Ok(()) => tokio::select! {
+            failed = shop.failed() => failed,
+            () = shutdown.requested() => Ok(()),
+        },
     };
     let begun = Instant::now();
     shop.stop().await;
+    if let Some(broker) = broker {
+        broker.close().await;
+    }
     telemetry.flush();
     if outcome.is_ok() {
-        println!("The shop has stopped; nothing is in flight ({:.1?}).", begun.elapsed());
+        say(format_args!("The shop has stopped; nothing is in flight ({:.1?}).", begun.elapsed()));
     }
     outcome
 }
@@ -109,6 +126,20 @@ fn place(options: &Options) -> Result<Place> {
         port: options.port,
         database: options.database.clone(),
         broker: options.broker.clone(),
+    })
+}
+
+/// Asks for the port and gives it back. Who takes it in between is found at the start.
+fn is_free(whose: &str, port: u16) -> Result<()> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(drop).map_err(|error| {
+        Error::failed_precondition(
+            "PORT",
+            format!(
+                "port {port}, for {whose}, cannot be used; choose another one with --port, \
+                 or free ones with --port 0"
+            ),
+        )
+        .with_source(error)
     })
 }
 

@@ -12,9 +12,7 @@ use axum::{
     extract::Path,
     routing::{get, post},
 };
-use chassis::{
-    App, BoxFuture, Component, Env, Error, Ready, Result, Secret, Shutdown, http::Json,
-};
+use chassis::{App, BoxFuture, Component, Env, Error, Ready, Result, Secret, Shutdown, http::Json};
 use serde::{Deserialize, Serialize};
 
 /// The settings of the service.

@@ -35,6 +35,14 @@ pub(crate) async fn run(args: &[&str], vars: &[(&str, &str)]) -> Output {
     tokio::time::timeout(SOON, command.output()).await.expect("it should have ended").unwrap()
 }
 
+/// Runs it to its end with a standard output of one's own.
+pub(crate) async fn run_into(stdout: Stdio, args: &[&str]) -> Output {
+    let mut command = command(&[]);
+    let child = command.args(args).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    let output = tokio::time::timeout(SOON, child.wait_with_output()).await;
+    output.expect("it should have ended").unwrap()
+}
+
 /// A running service; killed when it is dropped.
 pub(crate) struct Hello {
     child: Child,

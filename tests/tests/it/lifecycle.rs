@@ -14,9 +14,7 @@ use chassis::{
     discovery::{Discovery, Endpoint, Lease, Registrar, Registry, Target},
     grpc::{Channel, from_status},
     http::Problem,
-    messaging::{
-        Broker, Consumer, Event, Message, Subscription, inbox::Inbox, outbox::Outbox,
-    },
+    messaging::{Broker, Consumer, Event, Message, Subscription, inbox::Inbox, outbox::Outbox},
 };
 use chassis_test::eventually;
 use parking_lot::Mutex;
@@ -59,6 +57,10 @@ impl<C: Component> Component for Noted<C> {
 
     fn announces(&self) -> bool {
         self.0.announces()
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.0.validate()
     }
 
     fn run(
@@ -132,9 +134,13 @@ impl Event for ItemAdded {
 }
 
 /// The state of the service: each handler waits for its gate before it does its work.
+///
+/// A message is handled in a transaction, which on SQLite keeps other writers out while it
+/// waits for its gate; so the consumer has a database of its own here.
 #[derive(Clone)]
 struct Work {
     db: Db,
+    asked_db: Db,
     outbox: Outbox,
     gates: Arc<Gates>,
 }
@@ -162,10 +168,7 @@ async fn add(State(work): State<Work>) -> Result<&'static str, Problem> {
 
 #[tonic::async_trait]
 impl Ordering for Work {
-    async fn get_order(
-        &self,
-        _: Request<GetOrderRequest>,
-    ) -> Result<Response<Order>, GrpcStatus> {
+    async fn get_order(&self, _: Request<GetOrderRequest>) -> Result<Response<Order>, GrpcStatus> {
         self.gates.grpc.notified().await;
         Ok(Response::new(Order { id: "grpc".to_owned(), ..Order::default() }))
     }
@@ -180,31 +183,34 @@ async fn work(folder: &tempfile::TempDir) -> Work {
     let db = database(folder, "items").await;
     let outbox = Outbox::new(&db, "items");
     db.migrate(&outbox.migrations()).await.unwrap();
-    db.migrate(&Inbox::new(&db).migrations()).await.unwrap();
-    db.execute("create table asked (item text not null)", vec![]).await.unwrap();
-    Work { db, outbox, gates: Arc::default() }
+    let asked_db = database(folder, "asked").await;
+    asked_db.migrate(&Inbox::new(&asked_db).migrations()).await.unwrap();
+    asked_db.execute("create table asked (item text not null)", vec![]).await.unwrap();
+    Work { db, asked_db, outbox, gates: Arc::default() }
 }
 
 fn app(work: &Work, broker: &Broker, discovery: &Discovery, journal: &Journal) -> App {
     let admin = AdminConfig { port: 0, ..AdminConfig::default() };
     let router = Router::new().route("/items", post(add)).with_state(work.clone());
     let handlers = OrderingServer::new(work.clone());
-    let consumer = Consumer::new(broker, &work.db, "items", work.clone()).on::<ItemAsked>(asked);
-    let (db, closed) = (work.db.clone(), journal.clone());
+    let consumer =
+        Consumer::new(broker, &work.asked_db, "items", work.clone()).on::<ItemAsked>(asked);
+    let (databases, closed) = ([work.db.clone(), work.asked_db.clone()], journal.clone());
     let noted = journal;
-    App::new(Env::test("items"))
+    let app = App::new(Env::test("items"))
         .with(Noted(chassis::http::Admin::new(&admin), noted.clone()))
         .with(Noted(work.outbox.relay(broker), noted.clone()))
         .with(Noted(consumer, noted.clone()))
         .with(Noted(chassis::grpc::Server::new(&grpc(), Routes::new(handlers)), noted.clone()))
         .with(Noted(chassis::http::Server::new(&http(), router), noted.clone()))
-        .with(Noted(discovery.registration(), noted.clone()))
-        .on_close("items-db", move || {
-            Box::pin(async move {
-                db.close().await;
-                closed.note("database closed");
-            })
-        })
+        .with(Noted(discovery.registration(), noted.clone()));
+    app.on_close("databases", move || async move {
+        for db in databases {
+            db.close().await;
+        }
+        closed.note("databases closed");
+    });
+    app
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,12 +276,12 @@ async fn it_starts_in_order_and_a_drain_finishes_everything_in_reverse() {
         "consumer ended",
         "outbox-relay ended",
         "admin ended",
-        "database closed",
+        "databases closed",
     ];
     assert_eq!(journal.lines()[up.len() + gone.len()..], down);
 
     // The message took effect,
-    let db = database(&folder, "items").await;
+    let db = database(&folder, "asked").await;
     let rows = db.fetch_all("select item from asked", vec![]).await.unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].text(0).unwrap(), "first");
@@ -334,7 +340,7 @@ async fn a_start_that_fails_stops_what_had_started_and_registers_nothing() {
             "consumer ended",
             "outbox-relay ended",
             "admin ended",
-            "database closed",
+            "databases closed",
         ]
     );
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
-    hello::{Hello, SOON, run},
+    hello::{Hello, SOON, run, run_into},
     wire,
 };
 
@@ -146,10 +146,8 @@ async fn sigterm_finishes_what_is_in_flight_and_ends_with_0() {
     let drain = wire::get(hello.admin, "/drain", &[]).await.json();
     assert_eq!(drain["in_flight"]["http"], 1, "{drain}");
     assert_eq!(wire::get(hello.admin, "/livez", &[]).await.status, 200);
-    eventually("nothing new begins", SOON, async || {
-        TcpStream::connect(hello.http).await.err()
-    })
-    .await;
+    eventually("nothing new begins", SOON, async || TcpStream::connect(hello.http).await.err())
+        .await;
 
     slow.write_all(SECOND).await.unwrap();
     let answer = wire::read(&mut slow).await.expect("the call in flight is answered");
@@ -219,15 +217,22 @@ async fn a_panic_is_one_failed_call_and_no_more() {
     let answer = wire::get(hello.http, "/panic", &[("x-request-id", "panic-1")]).await;
     assert_eq!(answer.status, 500);
     let problem = answer.problem();
-    assert_eq!((&problem["request_id"], &problem["reason"]), (&"panic-1".into(), &"INTERNAL".into()));
+    assert_eq!(
+        (&problem["request_id"], &problem["reason"]),
+        (&"panic-1".into(), &"INTERNAL".into())
+    );
     assert!(!answer.body.contains("boom"), "the cause is not for the caller: {answer:?}");
     assert_eq!(wire::get(hello.http, "/orders/7", &[]).await.status, 200);
     assert_eq!(hello.stop().await.code(), Some(0));
     let lines = log_lines(&hello.stdout());
-    let blamed = lines.iter().find(|line| line["request_id"] == "panic-1" && line["level"] == "ERROR");
+    let blamed =
+        lines.iter().find(|line| line["request_id"] == "panic-1" && line["level"] == "ERROR");
     let blamed = blamed.unwrap_or_else(|| panic!("no line for the panic in {lines:?}"));
     assert!(blamed.to_string().contains("boom goes the handler"), "{blamed}");
 }
+
+/// The trace of a caller.
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
 /// Every line of a log, each of which must be a JSON object with what every line has.
 fn log_lines(text: &str) -> Vec<Value> {
@@ -235,7 +240,8 @@ fn log_lines(text: &str) -> Vec<Value> {
     let parse = |line: &str| -> Value {
         let value: Value =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        for field in ["timestamp", "level", "message", "target", "service.name", "service.version"] {
+        for field in ["timestamp", "level", "message", "target", "service.name", "service.version"]
+        {
             assert!(value[field].is_string(), "no {field} in {line}");
         }
         value
@@ -245,7 +251,6 @@ fn log_lines(text: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn log_lines_are_json_and_carry_the_ids_of_their_call() {
-    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
     let mut hello = Hello::start(&[]).await;
     let headers = [("traceparent", &*parent), ("x-request-id", "request-7")];
@@ -269,10 +274,13 @@ async fn log_lines_are_json_and_carry_the_ids_of_their_call() {
 #[tokio::test]
 async fn the_readable_log_names_the_call_too() {
     let mut hello = Hello::start(&[("TELEMETRY__LOG_FORMAT", "text")]).await;
-    wire::get(hello.http, "/orders/7", &[("x-request-id", "request-8")]).await;
+    let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
+    wire::get(hello.http, "/orders/7", &[("traceparent", &*parent)]).await;
     assert_eq!(hello.stop().await.code(), Some(0));
     let log = hello.stdout();
-    assert!(log.lines().any(|line| line.contains("shown") && line.contains("request-8")), "{log}");
+    // The first digits are enough for a person who looks at one screen.
+    let shown = log.lines().find(|line| line.contains("shown")).unwrap();
+    assert!(shown.contains(&TRACE[..8]) && shown.contains("hello"), "{log}");
     assert!(!log.contains('\u{1b}'), "a file gets no colours: {log}");
 }
 
@@ -283,6 +291,17 @@ async fn a_full_disk_under_the_log_stops_nobody() {
     let mut hello = Hello::start_with_stdout(full().into()).await;
     answers(&hello).await;
     assert_eq!(hello.stop().await.code(), Some(0), "{}", hello.stderr());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_answer_that_cannot_be_printed_is_a_failure_and_no_panic() {
+    for args in ["--help", "--version", "--print-config", "--check"] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = run_into(full.into(), &[args]).await;
+        let said = complaint(&output, 1);
+        assert!(said.contains("standard output"), "{args}: {said}");
+    }
 }
 
 #[tokio::test]

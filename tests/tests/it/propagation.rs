@@ -149,8 +149,7 @@ async fn a_call_is_one_trace_from_the_edge_to_the_last_consumer() {
     let envs = [&edge.env, &middle.env, &far.env];
     let spans = eventually("five spans of the call", SOON, async || {
         let all = envs.iter().flat_map(|env| env.captured_spans());
-        let of_call: Vec<_> =
-            all.filter(|span| span.trace.trace_id == caller.trace_id).collect();
+        let of_call: Vec<_> = all.filter(|span| span.trace.trace_id == caller.trace_id).collect();
         (of_call.len() >= 5).then_some(of_call)
     })
     .await;

@@ -1,6 +1,4 @@
 //! The steps, in the order in which a customer would take them.
-#![allow(clippy::print_stdout)]
-// One line per step is what the command is for.
 
 use std::{collections::BTreeSet, future::Future};
 
@@ -17,7 +15,7 @@ use super::{
     client::{Answer, Client},
     process::{Place, Process},
 };
-use crate::{cli::Options, services};
+use crate::{cli::Options, services, terminal::say};
 
 /// Every service that an order touches.
 const TOUCHED: [&str; 7] =
@@ -41,11 +39,11 @@ pub(super) async fn run(options: &Options) -> Result<()> {
     // A database server outlives the run: each run gets names of its own on it.
     options.database = options.database.map(|url| fresh(&url));
     let place = Place { data, options };
-    println!(
+    say(format_args!(
         "The shop's journey, on {} and {}",
         if place.options.database.is_some() { "PostgreSQL" } else { "SQLite" },
         if place.options.broker.is_some() { "NATS JetStream" } else { "the embedded broker" },
-    );
+    ));
 
     let outcome = steps(&place).await;
     if place.options.database.is_some() {
@@ -53,14 +51,14 @@ pub(super) async fn run(options: &Options) -> Result<()> {
     }
     match outcome {
         Ok(count) => {
-            println!("all {count} steps hold ({:.1?})", started.elapsed());
+            say(format_args!("all {count} steps hold ({:.1?})", started.elapsed()));
             Ok(())
         }
         Err(error) => {
             if let Some(folder) = temporary {
                 let _ = folder.keep(); // the log is wanted now
             }
-            println!("the log is {}", place.log().display());
+            say(format_args!("the log is {}", place.log().display()));
             Err(error)
         }
     }
@@ -98,7 +96,7 @@ impl Journal {
         let started = Instant::now();
         let outcome = step.await;
         let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
-        println!("  {verdict:<7}{:>8.2}s  {name}", started.elapsed().as_secs_f64());
+        say(format_args!("  {verdict:<7}{:>8.2}s  {name}", started.elapsed().as_secs_f64()));
         self.count += 1;
         outcome.map_err(|error| broken(format!("step `{name}`")).with_source(error))
     }
@@ -368,7 +366,7 @@ fn fresh(url: &str) -> String {
 async fn drop_databases(place: &services::Place) {
     for url in place.databases() {
         if let Err(error) = sqlx::Postgres::force_drop_database(&url).await {
-            println!("  a database was left behind: {error}");
+            say(format_args!("  a database was left behind: {error}"));
         }
     }
 }
