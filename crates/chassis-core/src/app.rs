@@ -7,7 +7,8 @@
 //! The life of an app:
 //!
 //! 1. Components start, one after the other; each must become ready within a minute.
-//! 2. Probes run once, and readiness goes up.
+//! 2. Probes run once, and readiness goes up. Then start those that announce the service
+//!    elsewhere: nobody is sent here before.
 //! 3. The app serves until a shutdown is requested or a component fails.
 //! 4. Components that announce the service elsewhere stop, readiness goes down, and the
 //!    drain delay passes, so that callers learn of it.
@@ -26,7 +27,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     BoxFuture, Deadline, Env, Error, Health, Metrics, Probe, Result, ServiceInfo, Shutdown,
-    ShutdownTrigger,
+    ShutdownTrigger, config::ShutdownConfig,
 };
 
 /// How long a component may take to become ready.
@@ -54,7 +55,8 @@ pub trait Component: Send + 'static {
         Ok(())
     }
 
-    /// Whether it tells others of this service. Such components stop before the drain delay.
+    /// Whether it tells others of this service. Such components start once the service is
+    /// ready, and stop before the drain delay.
     fn announces(&self) -> bool {
         false
     }
@@ -133,6 +135,7 @@ type Closer = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 pub struct App {
     env: Env,
     drain_delay: Duration,
+    drain_timeout: Duration,
     components: Vec<Box<dyn Component>>,
     probes: Vec<PlanEntry>,
     closers: Mutex<Vec<(Cow<'static, str>, Closer)>>,
@@ -145,6 +148,7 @@ impl App {
         App {
             env,
             drain_delay: Duration::ZERO,
+            drain_timeout: ShutdownConfig::default().timeout,
             components: Vec::new(),
             probes: Vec::new(),
             closers: Mutex::default(),
@@ -221,11 +225,12 @@ impl App {
         self.components.iter().try_for_each(|component| component.validate())
     }
 
-    /// Waits this long between "not ready" and the stop of the servers, so that load
-    /// balancers learn of it. None by default.
+    /// Sets how it stops: the delay between "not ready" and the stop of the servers, and the
+    /// time to drain after a component failed. (A requested shutdown brings its own time.)
     #[must_use]
-    pub fn with_drain_delay(mut self, delay: Duration) -> App {
-        self.drain_delay = delay;
+    pub fn with_shutdown(mut self, config: &ShutdownConfig) -> App {
+        self.drain_delay = config.delay;
+        self.drain_timeout = config.timeout;
         self
     }
 
@@ -267,27 +272,25 @@ impl App {
             }
         }));
 
+        let (announcers, components): (Vec<_>, Vec<_>) =
+            self.components.into_iter().partition(|component| component.announces());
         let mut running: Vec<Running> = Vec::new();
-        let mut outcome = Ok(());
-        for component in self.components {
-            match Running::start(component, &env, &shutdown).await {
-                Ok(Some(started)) => running.push(started),
-                Ok(None) => break, // told to stop while starting
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
-                }
-            }
-        }
-
+        let mut outcome = start_all(components, &mut running, &env, &shutdown).await;
         if outcome.is_ok() && !shutdown.is_requested() {
             env.health().check_now().await;
             env.health().set_started();
+            outcome = start_all(announcers, &mut running, &env, &shutdown).await;
+        }
+        if outcome.is_ok() && !shutdown.is_requested() {
             tracing::info!(version = %env.info().version, "service is up");
             outcome = first_failure(&mut running, &shutdown).await;
         }
 
-        let deadline = shutdown.drain_deadline();
+        let deadline = if shutdown.is_requested() {
+            shutdown.drain_deadline()
+        } else {
+            Deadline::after(self.drain_timeout)
+        };
         match &outcome {
             Ok(()) => tracing::info!(drain = ?deadline.remaining(), "shutting down"),
             // What failed has said so itself.
@@ -312,6 +315,22 @@ impl App {
         tracing::info!("service has stopped");
         outcome
     }
+}
+
+/// Starts one after the other, until all run, one fails, or a shutdown is requested.
+async fn start_all(
+    components: Vec<Box<dyn Component>>,
+    running: &mut Vec<Running>,
+    env: &Env,
+    shutdown: &Shutdown,
+) -> Result<()> {
+    for component in components {
+        match Running::start(component, env, shutdown).await? {
+            Some(started) => running.push(started),
+            None => break,
+        }
+    }
+    Ok(())
 }
 
 /// Stops the last started first. The first failure is kept, later ones are logged.
@@ -499,7 +518,8 @@ mod tests {
                     Behaviour::NeverReady => std::future::pending().await,
                     _ => {}
                 }
-                say("start");
+                let up = if env.health().is_started() { " Up" } else { "" };
+                say(&format!("start{up}"));
                 ready.ready();
                 match self.behaviour {
                     Behaviour::PanicAfterStart => panic!("boom"),
@@ -526,12 +546,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_starts_in_order_and_stops_in_reverse() {
         use Behaviour::{Announce, Serve};
-        let (app, log) = app(&[("a", Serve), ("b", Serve), ("c", Announce)]);
-        let app = app.with_drain_delay(Duration::from_secs(3));
+        let (app, log) = app(&[("c", Announce), ("a", Serve), ("b", Serve)]);
+        let app = app.with_shutdown(&ShutdownConfig {
+            delay: Duration::from_secs(3),
+            ..ShutdownConfig::default()
+        });
         let health = app.health().clone();
         let (trigger, shutdown) = Shutdown::new();
         let running = tokio::spawn(app.run(shutdown));
         health.watch().wait_for(|status| *status == Status::Up).await.unwrap();
+        while log.lock().len() < 3 {
+            tokio::task::yield_now().await;
+        }
         let begun = tokio::time::Instant::now();
         trigger.shutdown(Duration::from_secs(30));
         running.await.unwrap().unwrap();
@@ -541,7 +567,7 @@ mod tests {
             [
                 "a start",
                 "b start",
-                "c start",
+                "c start Up",
                 "c stop Up",
                 "b stop Draining",
                 "a stop Draining",

@@ -9,21 +9,30 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::State,
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::get,
 };
 use chassis_core::{
-    AdminConfig, BoxFuture, Component, Env, Error, Listener, Ready, Result, Shutdown,
+    AdminConfig, BoxFuture, Code, Component, Deadline, Env, Error, Listener, Ready, Result,
+    Shutdown,
 };
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
     extract::{Json, Path, Query},
+    limit::{Limited, Tripped},
     problem::Problem,
     server::{Limits, bind, serve},
 };
+
+/// The largest body of an operation, in bytes.
+const MAX_BODY: u64 = 256 * 1024;
+/// How long an operation may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The media type of the metrics, with the version that Prometheus asks for.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -63,7 +72,7 @@ impl Admin {
     async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
         let listener = bind((self.config.host, self.config.port).into(), "ADMIN__PORT").await?;
         let address = listener.local_addr().map_err(Error::internal)?;
-        let router = router(&env).merge(self.more);
+        let router = router(&env).merge(self.more).layer(from_fn(bounded));
         let open = env.metrics().gauge("admin_server_connections", "Open connections.", &[]);
         env.announce(Listener { protocol: "admin", address });
         ready.ready();
@@ -114,6 +123,7 @@ fn router(env: &Env) -> Router {
         .route("/ops", get(operations))
         .route("/ops/{*name}", get(ask).post(change))
         .fallback(nothing_here)
+        .method_not_allowed_fallback(another_method)
         .with_state(env.clone())
 }
 
@@ -181,6 +191,21 @@ async fn change(
     Json(args): Json<Value>,
 ) -> Result<Json<Value>, Problem> {
     Ok(Json(env.operations().run(&name, args, true).await?))
+}
+
+/// Neither a large body nor an operation that hangs may hold on to the process.
+async fn bounded(request: Request, next: Next) -> Response {
+    let request = request.map(|body| Body::new(Limited::new(body, MAX_BODY, Tripped::default())));
+    match Deadline::after(PATIENCE).run(next.run(request)).await {
+        Ok(response) => response,
+        Err(late) => Problem::from(late).into_response(),
+    }
+}
+
+async fn another_method() -> Problem {
+    let message = "this path of the admin port does not answer to this method";
+    Problem::new(Error::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", message))
+        .with_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
 async fn nothing_here() -> Problem {

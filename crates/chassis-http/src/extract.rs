@@ -40,7 +40,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             ))
             .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        // The edge has put the limit on the body already.
+        // The limit is on the body already: the edge, or the admin port, has put it there.
         let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.map_err(unread)?;
         let mut deserializer = serde_json::Deserializer::from_slice(&body);
         let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {

@@ -1,8 +1,8 @@
 //! The smallest service: `cargo run -p chassis --example hello`, then
 //! `curl localhost:8080/orders/7` and `curl localhost:9090/readyz`.
 
-use axum::{Router, extract::Path, routing::get};
-use chassis::http::Json;
+use axum::{Router, routing::get};
+use chassis::http::{Json, Path};
 use serde::Serialize;
 
 /// What the service answers.

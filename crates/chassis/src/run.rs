@@ -163,5 +163,5 @@ fn complain(service: &str, problem: impl Display) {
 /// process.
 #[must_use]
 pub fn base_app(core: &CoreConfig, env: Env) -> App {
-    App::new(env).with_drain_delay(core.shutdown.delay).with(Admin::new(&core.admin))
+    App::new(env).with_shutdown(&core.shutdown).with(Admin::new(&core.admin))
 }

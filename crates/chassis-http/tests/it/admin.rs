@@ -72,6 +72,20 @@ async fn operations_are_listed_asked_and_ordered() {
         )
     };
     assert!(admin.raw(&post("application/json")).await.ends_with(r#"{"all":1}"#));
+    assert_eq!(
+        admin
+            .raw("DELETE /info HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+            .await
+            .lines()
+            .next(),
+        Some("HTTP/1.1 405 Method Not Allowed")
+    );
+    let large = format!(
+        "POST /ops/greetings/drop HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: 400000\r\n\r\n{}",
+        " ".repeat(400_000)
+    );
+    assert!(admin.raw(&large).await.starts_with("HTTP/1.1 413"));
     // What a form on a web page could send is refused.
     assert!(admin.raw(&post("text/plain")).await.starts_with("HTTP/1.1 415"));
 }
