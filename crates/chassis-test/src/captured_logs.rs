@@ -5,12 +5,15 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use chassis_core::telemetry::{LineSink, LogLayer};
 use serde_json::Value;
-use tracing::{Level, subscriber::DefaultGuard};
+use tracing::{
+    Dispatch, Level,
+    subscriber::{DefaultGuard, NoSubscriber},
+};
 use tracing_subscriber::{Registry, filter::LevelFilter, layer::SubscriberExt};
 
 /// How many lines are kept; older ones are forgotten.
@@ -41,6 +44,12 @@ impl CapturedLogs {
     /// Enough for a test on tokio's current-thread runtime, whose tasks all run here.
     #[must_use]
     pub fn on_this_thread(level: Level) -> (CapturedLogs, DefaultGuard) {
+        // With one subscriber in the process, tracing asks the thread that comes first to a
+        // line of code whether anybody wants it, and that may be another test's. With two it
+        // asks every time.
+        static SECOND: LazyLock<Dispatch> =
+            LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+        LazyLock::force(&SECOND);
         let logs = CapturedLogs::default();
         let layer = LogLayer::json(logs.0.clone());
         let subscriber = Registry::default().with(LevelFilter::from_level(level)).with(layer);
@@ -97,6 +106,18 @@ mod tests {
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0]["message"], "stored");
         assert_eq!(lines[0]["service.name"], "greeter");
+        assert_eq!(logs.lines().len(), 1);
+    }
+
+    #[test]
+    fn a_line_that_another_thread_reached_first_is_captured() {
+        fn log() {
+            tracing::info!("reached");
+        }
+        let (logs, _guard) = CapturedLogs::on_this_thread(Level::INFO);
+        std::thread::spawn(log).join().unwrap();
+        assert_eq!(logs.lines().len(), 0);
+        log();
         assert_eq!(logs.lines().len(), 1);
     }
 }
