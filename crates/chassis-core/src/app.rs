@@ -64,7 +64,8 @@ pub trait Component: Send + 'static {
     /// Starts, calls [`Ready::ready`] once it serves, and goes on until `shutdown`.
     ///
     /// Returning an error, or panicking, shuts the app down; returning `Ok` early only ends
-    /// this component. The future is dropped if it does not end by the drain deadline.
+    /// this component, and before it was ready counts as ready. The future is dropped if it
+    /// does not end by the drain deadline.
     fn run(
         self: Box<Self>,
         env: Env,
@@ -262,9 +263,9 @@ impl App {
     }
 
     async fn run_scoped(self, shutdown: Shutdown) -> Result<()> {
-        self.validate()?;
         let env = self.env.clone();
         env.set_plan(self.plan());
+        let mut outcome = self.validate();
         let probes = AbortOnDrop(env.spawn({
             let env = env.clone();
             async move {
@@ -275,15 +276,25 @@ impl App {
         let (announcers, components): (Vec<_>, Vec<_>) =
             self.components.into_iter().partition(|component| component.announces());
         let mut running: Vec<Running> = Vec::new();
-        let mut outcome = start_all(components, &mut running, &env, &shutdown).await;
+        if outcome.is_ok() {
+            outcome = start_all(components, &mut running, &env, &shutdown).await;
+        }
+        let mut drain_delay = Duration::ZERO;
         if outcome.is_ok() && !shutdown.is_requested() {
             env.health().check_now().await;
             env.health().set_started();
+            drain_delay = self.drain_delay; // from now on somebody may send traffic
             outcome = start_all(announcers, &mut running, &env, &shutdown).await;
         }
         if outcome.is_ok() && !shutdown.is_requested() {
             tracing::info!(version = %env.info().version, "service is up");
-            outcome = first_failure(&mut running, &shutdown).await;
+            tokio::select! {
+                () = shutdown.requested() => {}
+                error = first_failure(&mut running) => outcome = Err(error),
+            }
+        }
+        if outcome.is_err() {
+            drain_delay = Duration::ZERO;
         }
 
         let deadline = if shutdown.is_requested() {
@@ -302,14 +313,17 @@ impl App {
             running.into_iter().partition(|running| running.announces);
         stop_all(announcers, deadline, &mut outcome).await;
         env.health().set_draining();
-        if outcome.is_ok() {
-            tokio::time::sleep(self.drain_delay.min(deadline.remaining())).await;
-        }
+        tokio::time::sleep(drain_delay.min(deadline.remaining())).await;
         stop_all(rest, deadline, &mut outcome).await;
         drop(probes);
         for (name, close) in self.closers.into_inner().into_iter().rev() {
-            if tokio::time::timeout(CLOSE_TIMEOUT, close()).await.is_err() {
-                tracing::warn!(name = %name, "did not close within five seconds");
+            let close = AssertUnwindSafe(async { close().await }).catch_unwind();
+            match tokio::time::timeout(CLOSE_TIMEOUT, close).await {
+                Ok(Ok(())) => {}
+                Ok(Err(panic)) => {
+                    tracing::error!(name = %name, error = panic_message(&*panic), "closing failed");
+                }
+                Err(_) => tracing::warn!(name = %name, "did not close within five seconds"),
             }
         }
         tracing::info!("service has stopped");
@@ -325,7 +339,12 @@ async fn start_all(
     shutdown: &Shutdown,
 ) -> Result<()> {
     for component in components {
-        match Running::start(component, env, shutdown).await? {
+        let started = tokio::select! {
+            started = Running::start(component, env, shutdown) => started?,
+            // One that waits for what failed must not hide why.
+            error = first_failure(running) => return Err(error),
+        };
+        match started {
             Some(started) => running.push(started),
             None => break,
         }
@@ -346,20 +365,17 @@ async fn stop_all(running: Vec<Running>, deadline: Deadline, outcome: &mut Resul
     }
 }
 
-/// Waits until a shutdown is requested or a component fails.
-async fn first_failure(running: &mut [Running], shutdown: &Shutdown) -> Result<()> {
-    let failure = std::future::poll_fn(|cx| {
+/// Waits until a component fails.
+async fn first_failure(running: &mut [Running]) -> Error {
+    std::future::poll_fn(|cx| {
         for component in running.iter_mut() {
             if let std::task::Poll::Ready(Err(error)) = component.poll_end(cx) {
                 return std::task::Poll::Ready(error);
             }
         }
         std::task::Poll::Pending
-    });
-    tokio::select! {
-        () = shutdown.requested() => Ok(()),
-        error = failure => Err(error),
-    }
+    })
+    .await
 }
 
 struct Running {
@@ -392,10 +408,8 @@ impl Running {
             Running { name, announces, trigger, task: AbortOnDrop(task), ended: false };
         tokio::select! {
             biased;
-            ready = &mut is_ready => if ready.is_err() {
-                // Dropped without a word: it has ended, or is about to.
-                running.end().await?;
-            },
+            Ok(()) = &mut is_ready => {}
+            ended = running.end() => ended?,
             () = shutdown.requested() => {
                 running.stop(shutdown.drain_deadline()).await?;
                 return Ok(None);
@@ -491,12 +505,23 @@ mod tests {
         FailToStart,
         PanicAfterStart,
         NeverReady,
+        DropReady,
+        EndEarly,
+        Invalid,
+        FailAfterASecond,
         IgnoreShutdown,
     }
 
     impl Component for Part {
         fn name(&self) -> Cow<'static, str> {
             self.name.into()
+        }
+
+        fn validate(&self) -> Result<()> {
+            match self.behaviour {
+                Behaviour::Invalid => Err(Error::invalid_argument("WRONG", "wrong")),
+                _ => Ok(()),
+            }
         }
 
         fn announces(&self) -> bool {
@@ -516,6 +541,11 @@ mod tests {
                         return Err(Error::unavailable("PORT_TAKEN", "port taken"));
                     }
                     Behaviour::NeverReady => std::future::pending().await,
+                    Behaviour::DropReady => {
+                        drop(ready);
+                        return shutdown.requested().map(Ok).await;
+                    }
+                    Behaviour::EndEarly => return Ok(()),
                     _ => {}
                 }
                 let up = if env.health().is_started() { " Up" } else { "" };
@@ -523,6 +553,10 @@ mod tests {
                 ready.ready();
                 match self.behaviour {
                     Behaviour::PanicAfterStart => panic!("boom"),
+                    Behaviour::FailAfterASecond => {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        return Err(Error::unavailable("LOST", "lost"));
+                    }
                     Behaviour::IgnoreShutdown => std::future::pending().await,
                     _ => shutdown.requested().await,
                 }
@@ -605,13 +639,106 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_shutdown_while_starting_is_obeyed() {
-        let (app, log) = app(&[("a", Behaviour::Serve), ("b", Behaviour::NeverReady)]);
+        for second in [Behaviour::NeverReady, Behaviour::DropReady] {
+            let (app, log) = app(&[("a", Behaviour::Serve), ("b", second)]);
+            let app = app.with_shutdown(&ShutdownConfig {
+                delay: Duration::from_secs(60),
+                ..ShutdownConfig::default()
+            });
+            let (trigger, shutdown) = Shutdown::new();
+            let running = tokio::spawn(app.run(shutdown));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let begun = tokio::time::Instant::now();
+            trigger.shutdown(Duration::from_secs(2));
+            running.await.unwrap().unwrap();
+            // Nobody was told of it yet, so there is nobody to wait for.
+            assert!(begun.elapsed() <= Duration::from_secs(2) + ABORT_GRACE);
+            assert_eq!(*log.lock(), ["a start", "a stop Draining", "pool closed"]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_drops_its_ready_and_goes_on_fails_the_start() {
+        let (app, log) = app(&[("a", Behaviour::Serve), ("b", Behaviour::DropReady)]);
+        let (_trigger, shutdown) = Shutdown::new();
+        assert_eq!(app.run(shutdown).await.unwrap_err().reason(), "START_TIMEOUT");
+        assert_eq!(*log.lock(), ["a start", "a stop Draining", "pool closed"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_while_another_still_starts_is_the_outcome() {
+        use Behaviour::{FailAfterASecond, NeverReady};
+        let (app, _) = app(&[("a", FailAfterASecond), ("b", NeverReady)]);
+        let (_trigger, shutdown) = Shutdown::new();
+        let begun = tokio::time::Instant::now();
+        assert_eq!(app.run(shutdown).await.unwrap_err().reason(), "LOST");
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_ends_early_ends_alone() {
+        let (app, log) = app(&[("a", Behaviour::EndEarly), ("b", Behaviour::Serve)]);
+        let health = app.health().clone();
         let (trigger, shutdown) = Shutdown::new();
         let running = tokio::spawn(app.run(shutdown));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        health.watch().wait_for(|status| *status == Status::Up).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(*log.lock(), ["b start"]);
         trigger.shutdown(Duration::from_secs(2));
         running.await.unwrap().unwrap();
-        assert_eq!(*log.lock(), ["a start", "a stop Draining", "pool closed"]);
+        assert_eq!(*log.lock(), ["b start", "b stop Draining", "pool closed"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_failure_the_rest_has_the_configured_time() {
+        use Behaviour::{FailAfterASecond, IgnoreShutdown};
+        let (app, _) = app(&[("a", IgnoreShutdown), ("b", FailAfterASecond)]);
+        let app = app.with_shutdown(&ShutdownConfig {
+            timeout: Duration::from_secs(4),
+            ..ShutdownConfig::default()
+        });
+        let (_trigger, shutdown) = Shutdown::new();
+        let begun = tokio::time::Instant::now();
+        let outcome = app.run(shutdown).await;
+        assert_eq!(outcome.unwrap_err().reason(), "LOST");
+        assert_eq!(begun.elapsed(), Duration::from_secs(1 + 4) + ABORT_GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn settings_that_cannot_work_start_nothing_and_close_what_is_open() {
+        let (app, log) = app(&[("a", Behaviour::Serve), ("b", Behaviour::Invalid)]);
+        let (_trigger, shutdown) = Shutdown::new();
+        assert_eq!(app.run(shutdown).await.unwrap_err().reason(), "WRONG");
+        assert_eq!(*log.lock(), ["pool closed"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closer_that_panics_does_not_keep_the_others_open() {
+        let (app, log) = app(&[("a", Behaviour::Serve)]);
+        app.on_close("broken", || async { panic!("boom") });
+        let (trigger, shutdown) = Shutdown::new();
+        trigger.shutdown(Duration::from_secs(1));
+        app.run(shutdown).await.unwrap();
+        assert!(log.lock().contains(&"pool closed".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dropping_the_run_aborts_every_component() {
+        let (app, log) = app(&[("a", Behaviour::Serve)]);
+        let held = Arc::downgrade(&log);
+        let health = app.health().clone();
+        let (_trigger, shutdown) = Shutdown::new();
+        let mut run = Box::pin(app.run(shutdown));
+        let mut status = health.watch();
+        tokio::select! {
+            _ = &mut run => panic!("it ended"),
+            up = status.wait_for(|status| *status == Status::Up) => drop(up),
+        }
+        drop((run, log));
+        // The component held the log; it is gone once the runtime has dropped the task.
+        while held.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,17 +6,9 @@
 //! fleet. Probes run in the background, with a timeout, and their last result is kept: who
 //! asks for the health causes no I/O.
 
-use std::{
-    borrow::Cow,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -60,9 +52,10 @@ where
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+/// In the order in which they come; there is no way back.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
+    #[default]
     Starting,
     Running,
     Draining,
@@ -76,10 +69,18 @@ struct Check {
     last: Option<Result<(), String>>,
 }
 
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    checks: Vec<Check>,
+}
+
 struct Inner {
-    phase: AtomicU8,
-    checks: Mutex<Vec<Check>>,
+    /// Held while the status is made of it and sent, so that the last change also sends last.
+    state: Mutex<State>,
     status: watch::Sender<Status>,
+    /// One round of checks at a time: the results of an older one must not come later.
+    round: tokio::sync::Mutex<()>,
 }
 
 /// The health of one service. Cheap to clone.
@@ -89,9 +90,9 @@ pub struct Health(Arc<Inner>);
 impl Default for Health {
     fn default() -> Self {
         Health(Arc::new(Inner {
-            phase: AtomicU8::new(Phase::Starting as u8),
-            checks: Mutex::default(),
+            state: Mutex::default(),
             status: watch::Sender::new(Status::Starting),
+            round: tokio::sync::Mutex::default(),
         }))
     }
 }
@@ -123,7 +124,7 @@ impl Health {
     /// Adds a probe. A failing one degrades the service; a critical one takes it out.
     pub fn add(&self, name: impl Into<Cow<'static, str>>, critical: bool, probe: impl Probe) {
         let check = Check { name: name.into(), critical, probe: Arc::new(probe), last: None };
-        self.0.checks.lock().push(check);
+        self.0.state.lock().checks.push(check);
     }
 
     /// The sum of phase and probes.
@@ -147,20 +148,20 @@ impl Health {
     /// Whether all components have started; true also while draining.
     #[must_use]
     pub fn is_started(&self) -> bool {
-        self.0.phase.load(Ordering::Acquire) != Phase::Starting as u8
+        self.0.state.lock().phase != Phase::Starting
     }
 
     /// Status and the last result of each probe.
     #[must_use]
     pub fn report(&self) -> HealthReport {
-        let checks = self.0.checks.lock();
+        let state = self.0.state.lock();
         let report = |check: &Check| CheckReport {
             name: check.name.clone(),
             critical: check.critical,
             ok: check.last.as_ref().map(Result::is_ok),
             error: check.last.as_ref().and_then(|last| last.as_ref().err().cloned()),
         };
-        HealthReport { status: self.status(), checks: checks.iter().map(report).collect() }
+        HealthReport { status: self.status(), checks: state.checks.iter().map(report).collect() }
     }
 
     /// Follows the status. The receiver sees the latest value, not every one.
@@ -175,69 +176,48 @@ impl Health {
         self.set_phase(Phase::Running);
     }
 
-    /// Says that the process is shutting down.
+    /// Says that the process is shutting down. This is final.
     pub fn set_draining(&self) {
         self.set_phase(Phase::Draining);
     }
 
     fn set_phase(&self, phase: Phase) {
-        self.0.phase.store(phase as u8, Ordering::Release);
-        self.recompute();
+        self.change(|state| state.phase = state.phase.max(phase));
     }
 
-    fn recompute(&self) {
-        let phase = self.0.phase.load(Ordering::Acquire);
-        let failing = |critical_only: bool| {
-            let checks = self.0.checks.lock();
-            checks.iter().any(|check| {
-                (check.critical || !critical_only) && matches!(check.last, Some(Err(_)))
-            })
-        };
-        let status = if phase == Phase::Starting as u8 {
-            Status::Starting
-        } else if phase == Phase::Draining as u8 {
-            Status::Draining
-        } else if failing(true) {
-            Status::Down
-        } else if failing(false) {
-            Status::Degraded
-        } else {
-            Status::Up
-        };
-        let changed = self.0.status.send_if_modified(|old| {
-            let changed = *old != status;
-            *old = status;
-            changed
-        });
+    /// Changes the state, and the status with it.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.0.state.lock();
+        change(&mut state);
+        let status = state.status();
+        let changed =
+            self.0.status.send_if_modified(|old| std::mem::replace(old, status) != status);
+        drop(state);
         if changed {
             tracing::info!(?status, "health changed");
         }
     }
 
-    /// Runs every probe once, all at the same time. Dropping it leaves the old results.
+    /// Runs every probe once, all at the same time, and after a round that is under way. One
+    /// that panics has failed. Dropping it leaves the old results.
     pub async fn check_now(&self) {
-        let probes: Vec<_> = self.0.checks.lock().iter().map(|check| check.probe.clone()).collect();
+        let _round = self.0.round.lock().await;
+        let probes: Vec<_> =
+            self.0.state.lock().checks.iter().map(|check| check.probe.clone()).collect();
         let results = join_all(probes.iter().map(|probe| async {
-            match tokio::time::timeout(TIMEOUT, probe.check()).await {
-                Ok(result) => result,
+            let check = AssertUnwindSafe(async { probe.check().await }).catch_unwind();
+            match tokio::time::timeout(TIMEOUT, check).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(Error::internal("the probe panicked")),
                 Err(_) => Err(Error::unavailable("PROBE_TIMEOUT", "no answer in two seconds")),
             }
         }))
         .await;
-        for (check, result) in self.0.checks.lock().iter_mut().zip(results) {
-            let failed_before = matches!(check.last, Some(Err(_)));
-            check.last = Some(result.map_err(|error| error.chain()));
-            match &check.last {
-                Some(Err(error)) if !failed_before => {
-                    tracing::warn!(probe = %check.name, critical = check.critical, error, "probe fails");
-                }
-                Some(Ok(())) if failed_before => {
-                    tracing::info!(probe = %check.name, "probe works again");
-                }
-                _ => {}
+        self.change(|state| {
+            for (check, result) in state.checks.iter_mut().zip(results) {
+                check.take(result);
             }
-        }
-        self.recompute();
+        });
     }
 
     /// Runs the probes every five seconds, for ever. Dropping it stops them.
@@ -249,9 +229,42 @@ impl Health {
     }
 }
 
+impl Check {
+    fn take(&mut self, result: Result<()>) {
+        let failed_before = matches!(self.last, Some(Err(_)));
+        self.last = Some(result.map_err(|error| error.chain()));
+        match &self.last {
+            Some(Err(error)) if !failed_before => {
+                tracing::warn!(probe = %self.name, critical = self.critical, error, "probe fails");
+            }
+            Some(Ok(())) if failed_before => {
+                tracing::info!(probe = %self.name, "probe works again");
+            }
+            _ => {}
+        }
+    }
+}
+
+impl State {
+    fn status(&self) -> Status {
+        let mut failing = self.checks.iter().filter(|check| matches!(check.last, Some(Err(_))));
+        match self.phase {
+            Phase::Starting => Status::Starting,
+            Phase::Draining => Status::Draining,
+            Phase::Running => match failing.next() {
+                None => Status::Up,
+                Some(first) if first.critical || failing.any(|check| check.critical) => {
+                    Status::Down
+                }
+                Some(_) => Status::Degraded,
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -298,5 +311,52 @@ mod tests {
         let report = health.report();
         assert_eq!(report.checks[0].ok, Some(false));
         assert_eq!(report.status, Status::Degraded);
+    }
+
+    #[test]
+    fn draining_is_final_whatever_else_changes_at_the_same_time() {
+        for _ in 0..200 {
+            let health = Health::default();
+            std::thread::scope(|scope| {
+                scope.spawn(|| (0..20).for_each(|_| health.set_started()));
+                scope.spawn(|| health.set_draining());
+                scope.spawn(|| (0..20).for_each(|_| health.change(|_| {})));
+            });
+            assert_eq!(health.status(), Status::Draining);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_panics_has_failed_and_the_others_go_on() {
+        let health = Health::default();
+        let (ok, probe) = switchable();
+        health.add("broken", false, || async { panic!("boom") });
+        health.add("sound", false, probe);
+        health.set_started();
+        health.check_now().await;
+        ok.store(false, Ordering::Relaxed);
+        health.check_now().await;
+        let report = health.report();
+        assert_eq!(report.checks[0].error.as_deref(), Some("internal error: the probe panicked"));
+        assert_eq!(report.checks[1].ok, Some(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_round_does_not_overwrite_a_newer_one() {
+        let health = Health::default();
+        let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        // The first check hangs until its timeout, the second one passes at once.
+        health.add("slow", false, move || {
+            let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                if first {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            }
+        });
+        health.set_started();
+        tokio::join!(health.check_now(), health.check_now());
+        assert_eq!(health.status(), Status::Up);
     }
 }

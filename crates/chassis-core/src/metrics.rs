@@ -198,6 +198,11 @@ impl Metrics {
         }
     }
 
+    /// Shows a counter of the whole process among the metrics of this service.
+    pub(crate) fn show(&self, name: &'static str, help: &'static str, counter: &Counter) {
+        self.0.lock().registry.register(name, help.trim_end_matches('.'), counter.0.clone());
+    }
+
     /// All metrics in OpenMetrics text, as Prometheus scrapes them.
     #[must_use]
     pub fn encode(&self) -> String {
@@ -223,10 +228,14 @@ impl Inner {
 }
 
 impl Entry {
-    /// The labels to use: the given ones while there is room, else the overflow series.
+    /// The labels to use: the given ones while there is room, else the overflow series. They
+    /// are sorted: the same labels in another sequence are the same series.
     fn admit(&mut self, labels: &[(&'static str, &str)]) -> Labels {
         let own = |value: &dyn Fn(&str) -> String| -> Labels {
-            labels.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect()
+            let mut own: Labels =
+                labels.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect();
+            own.sort();
+            own
         };
         let wanted = own(&str::to_owned);
         if self.series.contains(&wanted) {
@@ -261,6 +270,16 @@ mod tests {
         assert!(text.contains("depth{} 7"), "{text}");
         assert!(text.contains("took_seconds_bucket{le=\"0.25\"} 1"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn labels_in_another_sequence_are_the_same_series() {
+        let metrics = Metrics::default();
+        metrics.counter("calls", "Calls.", &[("a", "1"), ("b", "2")]).inc();
+        metrics.counter("calls", "Calls.", &[("b", "2"), ("a", "1")]).inc();
+        let text = metrics.encode();
+        assert_eq!(text.matches("calls_total{").count(), 1, "{text}");
+        assert!(text.contains("calls_total{a=\"1\",b=\"2\"} 2"), "{text}");
     }
 
     #[test]

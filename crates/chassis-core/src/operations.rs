@@ -128,11 +128,14 @@ pub fn text(args: &Value, name: &'static str) -> Result<String> {
 /// # Errors
 /// `ARGUMENT_WRONG` for one that cannot be read as a `T`.
 pub fn optional<T: std::str::FromStr>(args: &Value, name: &'static str) -> Result<Option<T>> {
-    let Ok(text) = text(args, name) else { return Ok(None) };
-    text.parse().map(Some).map_err(|_| {
+    let given = &args[name];
+    if given.is_null() || given == "" {
+        return Ok(None);
+    }
+    text(args, name).ok().and_then(|text| text.parse().ok()).map(Some).ok_or_else(|| {
         Error::invalid_argument(
             "ARGUMENT_WRONG",
-            format!("the argument `{name}` cannot be `{text}`"),
+            format!("the argument `{name}` cannot be `{given}`"),
         )
         .with_field(name, "cannot be read")
     })
@@ -172,6 +175,10 @@ mod tests {
     fn an_argument_may_be_left_out_but_not_be_wrong() {
         assert_eq!(optional::<u32>(&json!({ "limit": "5" }), "limit").unwrap(), Some(5));
         assert_eq!(optional::<u32>(&json!({}), "limit").unwrap(), None);
-        assert!(optional::<u32>(&json!({ "limit": "x" }), "limit").is_err());
+        assert_eq!(optional::<u32>(&json!({ "limit": "" }), "limit").unwrap(), None);
+        for wrong in [json!("x"), json!([5]), json!({})] {
+            let error = optional::<u32>(&json!({ "limit": wrong }), "limit").unwrap_err();
+            assert_eq!(error.reason(), "ARGUMENT_WRONG");
+        }
     }
 }

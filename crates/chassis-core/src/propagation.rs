@@ -23,13 +23,14 @@ const MAX_TRACESTATE: usize = 512;
 /// Reads the context of an incoming call.
 ///
 /// The span id is new and its parent the remote span. A parent decides sampling; without
-/// one, the head sampler of `env` does. A request id is accepted if it is 1 to 128 visible
+/// one, the head sampler of `env` does. A `tracestate` that no header could carry on is left
+/// out. A request id is accepted if it is 1 to 128 visible
 /// ASCII characters, else one is made from the trace id.
 pub fn extract<'a>(env: &Env, get: impl Fn(&str) -> Option<&'a str>) -> Context {
     let trace = match get(TRACEPARENT).and_then(TraceContext::parse) {
         Some(mut remote) => {
             remote.state = get(TRACESTATE)
-                .filter(|state| !state.is_empty() && state.len() <= MAX_TRACESTATE)
+                .filter(|state| (1..=MAX_TRACESTATE).contains(&state.len()) && is_text(state))
                 .map(Arc::from);
             remote.child()
         }
@@ -53,6 +54,11 @@ pub fn inject(ctx: &Context, mut set: impl FnMut(&'static str, String)) {
     if !ctx.request_id().is_empty() {
         set(REQUEST_ID, ctx.request_id().to_owned());
     }
+}
+
+/// Whether a text can stand in any header: a message may bring one that cannot.
+fn is_text(state: &str) -> bool {
+    state.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
 fn is_sane(id: &str) -> bool {
@@ -89,6 +95,16 @@ mod tests {
         for bad in ["", "a b", "a\r\nb", "é", &"x".repeat(129)] {
             let ctx = from(&[(REQUEST_ID, bad)]);
             assert_eq!(ctx.request_id(), ctx.trace().trace_id.to_string());
+        }
+    }
+
+    #[test]
+    fn a_trace_state_that_no_header_can_carry_is_left_out() {
+        let parent = (TRACEPARENT, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let state = |text: &str| from(&[parent, (TRACESTATE, text)]).trace().state.clone();
+        assert_eq!(state("a=1, b=2").as_deref(), Some("a=1, b=2"));
+        for bad in ["", "a=1\r\nx: y", "a=é", &"x".repeat(513)] {
+            assert!(state(bad).is_none(), "{bad:?}");
         }
     }
 

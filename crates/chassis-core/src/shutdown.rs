@@ -73,7 +73,8 @@ impl ShutdownTrigger {
 ///
 /// A second signal ends the process at once with exit code 130, after `goodbye`, which gets
 /// the number of the signal: 1 for the one that began the drain, 2 for the one that ends it.
-/// It runs in the [`Context`] that is ambient here, so that what it logs has a service name.
+/// No destructor runs after it: what must still be written, such as buffered log lines, it
+/// has to write itself. It runs in the [`Context`] that is ambient here, so that what it logs has a service name.
 /// Must be called inside a tokio runtime.
 ///
 /// # Errors

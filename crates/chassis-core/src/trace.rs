@@ -190,6 +190,8 @@ pub enum SpanKind {
 pub struct SpanRecord {
     /// Name of the service that made it.
     pub service: Cow<'static, str>,
+    /// Version of its code.
+    pub version: Cow<'static, str>,
     /// Its place in the trace.
     pub trace: TraceContext,
     /// Which side of the call.
@@ -213,7 +215,7 @@ pub trait SpanSink: Send + Sync + 'static {
     /// Takes one span, or drops it if there is no room.
     fn export(&self, span: SpanRecord);
 
-    /// Sends what waits; called once, at the end of the process. May block for a few seconds.
+    /// Sends what waits; more may follow. May block for a few seconds.
     fn flush(&self) {}
 }
 
@@ -240,6 +242,7 @@ impl Span {
         Span(Some(Box::new(Recording {
             record: SpanRecord {
                 service: ctx.env().info().name.clone(),
+                version: ctx.env().info().version.clone(),
                 trace: trace.clone(),
                 kind,
                 name: name.into(),

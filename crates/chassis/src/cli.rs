@@ -2,7 +2,7 @@
 //!
 //! Four words do not need a parser crate; what they print is part of the promise.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{ffi::OsString, fmt::Write as _, path::PathBuf};
 
 use chassis_core::{ServiceInfo, config::Entry};
 
@@ -23,11 +23,13 @@ pub(crate) struct Options {
 }
 
 /// Reads the arguments after the program's name.
-pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Options, String> {
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options, String> {
     let mut options = Options { action: Action::Run, config: None };
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
-        match arg.as_str() {
+        // Only the path of a file may be something else than Unicode.
+        let arg = arg.to_string_lossy();
+        match &*arg {
             "--config" => match args.next() {
                 Some(path) => options.config = Some(path.into()),
                 None => return Err("--config needs the path of a TOML file".to_owned()),
@@ -62,7 +64,7 @@ NAME_FILE reads the value from a file:
         version = info.version
     );
     for Entry { key, value, .. } in entries {
-        let name = key.to_uppercase().replace('.', "__");
+        let name = key.to_uppercase().replace('.', "__").replace('-', "_");
         let _ = writeln!(text, "  {name:<36}  {value}");
     }
     text
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
 
     fn read(args: &[&str]) -> Result<Options, String> {
-        parse(args.iter().map(|arg| (*arg).to_owned()))
+        parse(args.iter().map(OsString::from))
     }
 
     #[test]
@@ -95,5 +97,15 @@ mod tests {
         );
         assert!(read(&["--config"]).is_err());
         assert!(read(&["--prot", "1"]).is_err_and(|error| error.contains("`--prot`")));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_argument_that_is_not_unicode_is_a_path_or_refused() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = OsString::from_vec(vec![b'a', 0xff]);
+        let options = parse(["--config".into(), odd.clone()]).unwrap();
+        assert_eq!(options.config, Some(odd.clone().into()));
+        assert!(parse([odd]).is_err_and(|error| error.contains("unknown option `a")));
     }
 }

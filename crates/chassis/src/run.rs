@@ -7,10 +7,11 @@ use std::{
     fmt::Display,
     future::Future,
     io::{self, Write},
+    time::Duration,
 };
 
 use chassis_core::{
-    App, Code, CoreConfig, Env, Result, ServiceInfo,
+    App, Code, CoreConfig, Env, Error, Result, ServiceInfo,
     config::{Loaded, Loader, Settings},
     shutdown,
     telemetry::Telemetry,
@@ -22,6 +23,9 @@ use crate::{
     Exit,
     cli::{self, Action},
 };
+
+/// How long blocked threads are waited for after the end.
+const LEFTOVERS: Duration = Duration::from_secs(1);
 
 /// The settings of a service that names none of its own.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -36,9 +40,9 @@ pub struct DefaultConfig {
 /// Runs a service: the whole `main`.
 ///
 /// Reads options and settings, installs telemetry, lets `assemble` add components to an
-/// [`App`] that has the admin port already, and runs it until SIGTERM or Ctrl-C. Wrong
-/// options or settings end it with 64 before any port is bound; a failure with 1 and one
-/// line on standard error that names its cause.
+/// [`App`] that has the admin port already, and runs it until SIGTERM or Ctrl-C, which also
+/// end an `assemble` that still waits. Wrong options or settings end it with 64 before any
+/// port is bound; a failure with 1 and one line on standard error that names its cause.
 ///
 /// ```no_run
 /// # fn router() -> axum::Router { axum::Router::new() }
@@ -54,7 +58,7 @@ where
     F: FnOnce(App, C) -> Fut,
     Fut: Future<Output = Result<App>>,
 {
-    let options = match cli::parse(std::env::args().skip(1)) {
+    let options = match cli::parse(std::env::args_os().skip(1)) {
         Ok(options) => options,
         Err(problem) => {
             complain(&info.name, problem);
@@ -69,7 +73,7 @@ where
             return answer(&info.name, &format!("{} {}\n", info.name, info.version));
         }
         _ => {
-            loader = loader.env(std::env::vars());
+            loader = loader.env(std::env::vars_os());
             if let Some(path) = &options.config {
                 loader = loader.file(path);
             }
@@ -100,42 +104,81 @@ where
         info.name = name.clone().into();
     }
     let name = info.name.clone();
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(chassis_core::Error::internal)
-        .and_then(|runtime| {
-            runtime.block_on(async {
-                let telemetry = Telemetry::install(&loaded.core.telemetry)?;
-                let env = telemetry.env(info);
-                let app = base_app(&loaded.core, env.clone());
-                let app = env.scope(assemble(app, loaded.settings)).await?;
-                app.validate()?;
-                if *action == Action::Check {
-                    return Ok(answer(&name, &app.plan().to_string()));
-                }
-                let timeout = loaded.core.shutdown.timeout;
-                let caller = name.clone();
-                let goodbye = move |signal| match signal {
-                    1 => tracing::info!("a signal asks for the end; a second one ends at once"),
-                    _ => complain(&caller, "second signal: ending at once"),
-                };
-                let shutdown = env
-                    .scope(async { shutdown::on_signal(timeout, goodbye) })
-                    .await
-                    .map_err(chassis_core::Error::internal)?;
-                let outcome = app.run(shutdown).await;
-                telemetry.flush();
-                outcome.map(|()| Exit::Success)
-            })
-        });
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&name, format_args!("the runtime cannot start: {error}"));
+            return Exit::Failure;
+        }
+    };
+    let outcome = runtime.block_on(live(info, loaded, assemble, action));
+    // What blocks a thread, such as a name look-up, is not waited for until it ends.
+    runtime.shutdown_timeout(LEFTOVERS);
     match outcome {
         Ok(exit) => exit,
-        Err(error) => {
+        Err(Failed { error, exit }) => {
             complain(&name, error.chain());
-            // Settings that cannot work are found by the parts that they belong to.
-            if error.code() == Code::InvalidArgument { Exit::Usage } else { Exit::Failure }
+            exit
         }
+    }
+}
+
+/// A failure, and how the process ends by it.
+struct Failed {
+    error: Error,
+    exit: Exit,
+}
+
+/// Before the service runs: settings that cannot work are found by the parts that they
+/// belong to.
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        let usage = error.code() == Code::InvalidArgument;
+        Failed { error, exit: if usage { Exit::Usage } else { Exit::Failure } }
+    }
+}
+
+async fn live<C, F, Fut>(
+    info: ServiceInfo,
+    loaded: Loaded<C>,
+    assemble: F,
+    action: &Action,
+) -> Result<Exit, Failed>
+where
+    F: FnOnce(App, C) -> Fut,
+    Fut: Future<Output = Result<App>>,
+{
+    // Dropped on every way out, and with that flushed.
+    let telemetry = Telemetry::install(&loaded.core.telemetry)?;
+    let (name, log) = (info.name.clone(), telemetry.log());
+    let env = telemetry.env(info);
+    let caller = name.clone();
+    let goodbye = move |signal| match signal {
+        1 => tracing::info!("a signal asks for the end; a second one ends at once"),
+        _ => {
+            complain(&caller, "second signal: ending at once");
+            log.flush();
+        }
+    };
+    // Before anything takes long: the first process of a container has no other way to end.
+    let timeout = loaded.core.shutdown.timeout;
+    let shutdown = env
+        .scope(async { shutdown::on_signal(timeout, goodbye) })
+        .await
+        .map_err(Error::internal)?;
+    let base = base_app(&loaded.core, env.clone());
+    let app = tokio::select! {
+        app = env.scope(assemble(base, loaded.settings)) => app?,
+        () = shutdown.requested() => return Ok(Exit::Success),
+    };
+    app.validate()?;
+    if *action == Action::Check {
+        return Ok(answer(&name, &app.plan().to_string()));
+    }
+    match app.run(shutdown).await {
+        Ok(()) => Ok(Exit::Success),
+        // Whatever its code: the settings were found good.
+        Err(error) => Err(Failed { error, exit: Exit::Failure }),
     }
 }
 

@@ -10,14 +10,33 @@
 //! | `[http]` `port = 8080` | `HTTP__PORT=8080` | `HTTP__PORT_FILE=/run/…` |
 //! | `[database]` `url = "…"` | `DATABASE__URL`, `DATABASE_URL` | `DATABASE_URL_FILE` |
 //!
-//! `NATS_URL` sets `broker.url`; of the `OTEL_*` names, the service name, the OTLP endpoint
-//! and the sampler are understood. A variable that names no section of the settings is not
-//! ours and is left alone.
+//! In the environment a list is written `a,b,c`; an empty text unsets an optional key; a key
+//! with hyphens is written with underscores, `MAX_SIZE` for `max-size`, but a name of the
+//! user's own, such as that of a called service, is taken as it stands, in lower case. A
+//! variable that names no section of the settings is not ours and is left alone.
+//!
+//! Names of others, all taken as not set where they are empty:
+//!
+//! | name | what it does |
+//! |---|---|
+//! | `DATABASE_URL`, `NATS_URL`, `RUST_LOG` | sets `database.url`, `broker.url`, `telemetry.log_filter` |
+//! | `OTEL_SERVICE_NAME` | sets `service.name` |
+//! | `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | sets `telemetry.otlp_endpoint`; the second wins |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | sets `telemetry.sample_ratio`; every sampler follows the parent's decision, also without `parentbased_` |
+//! | `OTEL_SDK_DISABLED=true`, `OTEL_TRACES_EXPORTER=none` | no spans leave the process |
+//! | `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_BSP_*` | read by the exporter itself; a `service.name` among the attributes names nothing |
+//!
+//! Left out: `OTEL_PROPAGATORS` (always W3C), `OTEL_EXPORTER_OTLP_PROTOCOL` (always gRPC),
+//! and all names for logs and metrics, which do not leave by OTLP.
 
 pub mod duration;
+mod environment;
+mod file;
 mod loader;
 mod secret;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use loader::{ConfigError, Entry, Loaded, Loader, Settings};

@@ -2,11 +2,12 @@
 //!
 //! Its `Debug` and its serialised form are masked; only [`Secret::expose`] gives it away, so
 //! that every use can be found. A URL keeps what helps to find a mistake (scheme, host,
-//! path) and loses its user information.
+//! path, harmless parameters) and loses its user information and all other parameters. What
+//! is not a text is refused without being repeated.
 
 use std::{cell::Cell, fmt};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 thread_local! {
     /// Set while the loader serialises defaults that it will read back.
@@ -27,8 +28,7 @@ pub(super) fn revealed<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// A secret text, such as a password or a URL that holds one.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -57,21 +57,46 @@ impl Secret {
     }
 }
 
+const MASK: &str = "***";
+
+/// Parameters of a URL that never hold a secret.
+const HARMLESS: &[&str] = &["application_name", "cache", "mode", "sslmode"];
+
 fn mask(text: &str) -> String {
-    const MASK: &str = "***";
-    if text.is_empty() {
-        return String::new();
+    if text.is_empty() || text.starts_with("embedded:") {
+        return text.to_owned();
     }
-    let lower = text.to_ascii_lowercase();
-    let suspicious = ["pass", "token", "secret", "key="].iter().any(|word| lower.contains(word));
-    match text.split_once("://") {
-        Some((scheme, rest)) if !suspicious => match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}://{MASK}@{host}"),
-            None => text.to_owned(),
-        },
-        _ if text.starts_with("embedded:") => text.to_owned(),
-        _ => MASK.to_owned(),
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return MASK.to_owned();
+    };
+    // The last `@` ends the user information, whatever a password before it holds; one behind
+    // a `?` may belong to either side.
+    let (user, place) = match rest.rsplit_once('@') {
+        Some((user, _)) if user.contains(['?', '#']) => return format!("{scheme}://{MASK}"),
+        Some((_, place)) => ("***@", place),
+        None => ("", rest),
+    };
+    let (place, parameters) = match place.split_once('?') {
+        Some((place, parameters)) => (place, Some(parameters)),
+        None => (place, None),
+    };
+    let lower = place.to_ascii_lowercase();
+    if lower.contains('#') || ["pass", "token", "secret", "key="].iter().any(|w| lower.contains(w))
+    {
+        return format!("{scheme}://{MASK}");
     }
+    let mut masked = format!("{scheme}://{user}{place}");
+    for (n, parameter) in parameters.into_iter().flat_map(|all| all.split('&')).enumerate() {
+        masked.push(if n == 0 { '?' } else { '&' });
+        match parameter.split_once('=') {
+            Some((name, value)) if HARMLESS.contains(&name) && !value.contains('#') => {
+                masked.push_str(parameter);
+            }
+            Some((name, _)) => masked.extend([name, "=", MASK]),
+            None => masked.push_str(MASK),
+        }
+    }
+    masked
 }
 
 impl From<&str> for Secret {
@@ -102,6 +127,15 @@ impl Serialize for Secret {
     }
 }
 
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+        // The error of serde would repeat a value of another type.
+        String::deserialize(deserializer)
+            .map(Secret)
+            .map_err(|_| D::Error::custom("a secret is a text, in a file between quotes"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +149,18 @@ mod tests {
             ("postgres://app:p@ss@db/items", "postgres://***@db/items"),
             ("nats://t0ken@host", "nats://***@host"),
             ("sqlite://data/items.db?mode=rwc", "sqlite://data/items.db?mode=rwc"),
-            ("postgres://db/items?password=x", "***"),
+            ("postgres://db/items?password=x", "postgres://db/items?password=***"),
+            (
+                "postgres://db/items?sslmode=disable&pwd=x",
+                "postgres://db/items?sslmode=disable&pwd=***",
+            ),
+            ("postgres://db/items?pwd=p@ss", "postgres://***"),
+            ("postgres://app:p?ss@db/items", "postgres://***"),
+            ("postgres://app:p/ss@db/items", "postgres://***@db/items"),
+            ("nats://a:1,nats://u:p@b:1", "nats://***@b:1"),
+            ("jdbc:db://host;password=x", "jdbc:db://***"),
+            ("https://host/path#t0k", "https://***"),
+            ("https://host?t0k", "https://host?***"),
         ] {
             let secret = Secret::new(secret);
             assert_eq!(format!("{secret:?}"), shown);
@@ -123,5 +168,14 @@ mod tests {
         }
         assert_eq!(revealed(|| serde_json::to_value(Secret::new("x")).unwrap()), "x");
         assert_eq!(serde_json::to_value(Secret::new("x")).unwrap(), "***");
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_it() {
+        for value in ["31337", "[\"hunter2\"]", "{\"hunter2\": 1}"] {
+            let error = serde_json::from_str::<Secret>(value).unwrap_err().to_string();
+            assert!(error.starts_with("a secret is a text"), "{error}");
+            assert!(!error.contains("31337") && !error.contains("hunter2"), "{error}");
+        }
     }
 }

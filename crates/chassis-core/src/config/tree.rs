@@ -2,6 +2,8 @@
 //!
 //! Pure functions on JSON values; the loader gives them meaning.
 
+use std::collections::VecDeque;
+
 use serde_json::{Map, Value};
 
 /// Puts a value at a path, making the objects on the way.
@@ -15,6 +17,11 @@ pub(super) fn set(tree: &mut Value, path: &str, value: Value) {
         here = object.entry(key).or_insert(Value::Null);
     }
     *here = value;
+}
+
+/// The value at a path.
+pub(super) fn get<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(tree, |here, key| here.get(key))
 }
 
 /// Adds what `other` has to `tree`; where both have a leaf, `other` wins.
@@ -83,6 +90,23 @@ pub(super) fn known<'a>(defaults: &'a Value, path: &str) -> Known<'a> {
     }
 }
 
+/// The path as the defaults spell it: a variable cannot write the hyphens of a key.
+pub(super) fn spelt(defaults: &Value, path: &str) -> String {
+    let mut here = Some(defaults);
+    let mut keys = Vec::new();
+    for key in path.split('.') {
+        let hyphens = key.replace('_', "-");
+        let known = |key: &str| here.and_then(|here| here.get(key));
+        let (key, next) = match (known(key), known(&hyphens)) {
+            (None, Some(next)) => (hyphens, Some(next)),
+            (next, _) => (key.to_owned(), next),
+        };
+        here = next;
+        keys.push(key);
+    }
+    keys.join(".")
+}
+
 /// The known key that looks most like this one, if any does.
 pub(super) fn nearest(defaults: &Value, path: &str) -> Option<String> {
     leaves(defaults)
@@ -95,7 +119,7 @@ pub(super) fn nearest(defaults: &Value, path: &str) -> Option<String> {
 
 /// Reads a text as the type that `default` has.
 ///
-/// A list is written `a,b,c`. A key without a default value stays a text; see [`guess`].
+/// A list is written `a,b,c`. A key whose default shows no type stays a text; see [`guesses`].
 pub(super) fn coerce(text: &str, default: &Value) -> Result<Value, String> {
     match default {
         Value::Bool(_) => match text.to_ascii_lowercase().as_str() {
@@ -125,17 +149,24 @@ pub(super) fn coerce(text: &str, default: &Value) -> Result<Value, String> {
     }
 }
 
-/// Reads a text as a number, a boolean or else a list, for keys whose default shows no type.
-pub(super) fn guess(text: &str) -> Value {
-    match serde_json::from_str(text) {
-        Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
-        _ => text
-            .split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty())
-            .map(Value::from)
-            .collect(),
-    }
+/// Whether a default leaves the type of its key, or of its elements, open.
+pub(super) fn shows_no_type(default: &Value) -> bool {
+    default.is_null() || default.as_array().is_some_and(Vec::is_empty)
+}
+
+/// What else than a text a text may mean, the likeliest first: a number, a boolean, a list
+/// of texts, a list of anything.
+pub(super) fn guesses(text: &str) -> VecDeque<Value> {
+    let list = |of: fn(&str) -> Value| {
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(of).collect()
+    };
+    let element = |item: &str| scalars(item).next().unwrap_or_else(|| item.into());
+    scalars(text).chain([list(|item| item.into()), list(element)]).collect()
+}
+
+fn scalars(text: &str) -> impl Iterator<Item = Value> {
+    let read = |default: Value| coerce(text, &default).ok();
+    [read(0.into()).or_else(|| read(0.0.into())), read(false.into())].into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -154,6 +185,12 @@ mod tests {
         assert_eq!(known(&defaults, "http.port.x"), Known::No);
         assert_eq!(nearest(&defaults, "http.prot").as_deref(), Some("http.port"));
         assert_eq!(nearest(&defaults, "completely.different"), None);
+        let hyphens = json!({"a-b": {"c_d": 1, "e-f": {}}});
+        for (variable, path) in
+            [("a_b.c_d", "a-b.c_d"), ("a_b.e_f.g_h", "a-b.e-f.g_h"), ("x_y.z", "x_y.z")]
+        {
+            assert_eq!(spelt(&hyphens, variable), path);
+        }
     }
 
     #[test]
@@ -173,6 +210,13 @@ mod tests {
         for (text, default) in [("abc", json!(1)), ("maybe", json!(true)), ("1,x", json!([1]))] {
             assert!(coerce(text, &default).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_text_may_mean_more_than_one_thing() {
+        assert_eq!(guesses("7"), [json!(7), json!(["7"]), json!([7])]);
+        assert_eq!(guesses("a, 1"), [json!(["a", "1"]), json!(["a", 1])]);
+        assert_eq!(guesses("true"), [json!(true), json!(["true"]), json!([true])]);
     }
 
     #[test]

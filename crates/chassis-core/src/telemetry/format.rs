@@ -29,10 +29,15 @@ impl Fields {
     fn put(&mut self, field: &Field, value: FieldValue) {
         match (field.name(), value) {
             ("message", FieldValue::Text(text) | FieldValue::Plain(text)) => self.message = text,
-            (name, value) => match self.others.iter_mut().find(|(known, _)| *known == name) {
-                Some(entry) => entry.1 = value,
-                None => self.others.push((name, value)),
-            },
+            (name, value) => self.set(name, value),
+        }
+    }
+
+    /// Sets a field; the later value wins.
+    pub(super) fn set(&mut self, name: &'static str, value: FieldValue) {
+        match self.others.iter_mut().find(|(known, _)| *known == name) {
+            Some(entry) => entry.1 = value,
+            None => self.others.push((name, value)),
         }
     }
 }
@@ -77,20 +82,20 @@ pub(super) struct Head<'a> {
     pub ids: &'a [(&'static str, String)],
 }
 
+/// What every line says of itself. A field of that name is shown as `field.<name>`, because
+/// of two keys of one name a reader of JSON keeps one, and nobody knows which.
+const OWN: [&str; 6] =
+    ["timestamp", "level", "message", "target", "service.name", "service.version"];
+
 /// Appends a line of JSON.
-pub(super) fn json<'a>(
-    out: &mut String,
-    head: &Head<'_>,
-    message: &str,
-    fields: impl Iterator<Item = &'a (&'static str, FieldValue)>,
-) {
+pub(super) fn json(out: &mut String, head: &Head<'_>, fields: &Fields) {
     let _ = write!(
         out,
         "{{\"timestamp\":\"{}\",\"level\":\"{}\",\"message\":",
         humantime::format_rfc3339_micros(head.time),
         head.level
     );
-    json_text(out, message);
+    json_text(out, &fields.message);
     out.push_str(",\"target\":");
     json_text(out, head.target);
     out.push_str(",\"service.name\":");
@@ -101,8 +106,12 @@ pub(super) fn json<'a>(
         json_name(out, name);
         json_text(out, value);
     }
-    for (name, value) in fields {
-        json_name(out, name);
+    for (name, value) in &fields.others {
+        if OWN.contains(name) || head.ids.iter().any(|(id, _)| id == name) {
+            json_name(out, &format!("field.{name}"));
+        } else {
+            json_name(out, name);
+        }
         match value {
             FieldValue::Text(text) => json_text(out, text),
             FieldValue::Plain(text) => out.push_str(text),
@@ -136,13 +145,7 @@ fn json_text(out: &mut String, text: &str) {
 }
 
 /// Appends a line for people: time, level, service, message, fields, short trace id.
-pub(super) fn text<'a>(
-    out: &mut String,
-    head: &Head<'_>,
-    message: &str,
-    fields: impl Iterator<Item = &'a (&'static str, FieldValue)>,
-    colour: bool,
-) {
+pub(super) fn text(out: &mut String, head: &Head<'_>, fields: &Fields, colour: bool) {
     let time = humantime::format_rfc3339_millis(head.time).to_string();
     let clock = time.get(11..23).unwrap_or(&time);
     let (level, paint) = match head.level {
@@ -158,8 +161,8 @@ pub(super) fn text<'a>(
         "{dim}{clock}{plain} {paint}{level}{plain} {dim}{:<12}{plain} ",
         head.service.0
     );
-    visible(out, message);
-    for (name, value) in fields {
+    visible(out, &fields.message);
+    for (name, value) in &fields.others {
         let _ = write!(out, " {dim}{name}={plain}");
         match value {
             FieldValue::Text(text) => visible(out, text),
@@ -199,10 +202,16 @@ mod tests {
     #[test]
     fn json_holds_any_text_in_one_line() {
         let nasty = "a\"b\\c\nd\re\tf\u{1b}[31mg\u{0}é\u{85}";
-        let fields = [("n", FieldValue::Plain("3".into())), ("t", FieldValue::Text(nasty.into()))];
+        let fields = Fields {
+            message: nasty.to_owned(),
+            others: vec![
+                ("n", FieldValue::Plain("3".into())),
+                ("t", FieldValue::Text(nasty.into())),
+            ],
+        };
         let ids = [("trace_id", "abc".to_owned())];
         let mut out = String::new();
-        json(&mut out, &head(&ids), nasty, fields.iter());
+        json(&mut out, &head(&ids), &fields);
         assert_eq!(out.matches('\n').count(), 1);
         assert!(!out.trim_end().chars().any(char::is_control), "{out:?}");
         let line: serde_json::Value = serde_json::from_str(&out).unwrap();
@@ -215,9 +224,31 @@ mod tests {
     }
 
     #[test]
+    fn a_field_named_like_a_standard_one_is_set_apart() {
+        let value = |text: &str| FieldValue::Text(text.to_owned());
+        let fields = Fields {
+            message: "m".to_owned(),
+            others: vec![("level", value("9")), ("target", value("x")), ("trace_id", value("b"))],
+        };
+        let mut out = String::new();
+        json(&mut out, &head(&[("trace_id", "a".to_owned())]), &fields);
+        for key in ["level", "target", "trace_id"] {
+            assert_eq!(out.matches(&format!("\"{key}\":")).count(), 1, "{out}");
+        }
+        let line: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&line["level"], &line["field.level"]), (&"INFO".into(), &"9".into()));
+        assert_eq!((&line["trace_id"], &line["field.trace_id"]), (&"a".into(), &"b".into()));
+        // Where the line has no trace of its own, the field has the name for itself.
+        let mut out = String::new();
+        json(&mut out, &head(&[]), &fields);
+        assert!(out.contains("\"trace_id\":\"b\""), "{out}");
+    }
+
+    #[test]
     fn text_cannot_forge_a_line_or_colour_a_terminal() {
         let mut out = String::new();
-        text(&mut out, &head(&[]), "a\n\u{1b}[31mb", std::iter::empty(), false);
+        let fields = Fields { message: "a\n\u{1b}[31mb".to_owned(), others: Vec::new() };
+        text(&mut out, &head(&[]), &fields, false);
         assert_eq!(out, "00:00:00.000  INFO items        a\\n\\u{1b}[31mb\n");
     }
 }

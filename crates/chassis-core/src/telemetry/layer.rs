@@ -1,6 +1,8 @@
 //! Turns `tracing` events into lines that carry the ambient context.
 
-use std::{cell::RefCell, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, cell::RefCell, sync::Arc, time::SystemTime};
+
+use parking_lot::RwLock;
 
 use tracing::{
     Event, Subscriber,
@@ -9,7 +11,7 @@ use tracing::{
 use tracing_subscriber::{Layer, layer, registry::LookupSpan};
 
 use super::format::{self, Fields, Head};
-use crate::Context;
+use crate::{Context, ServiceInfo};
 
 /// Takes finished log lines. It must not block.
 pub trait LineSink: Send + Sync + 'static {
@@ -21,12 +23,40 @@ pub trait LineSink: Send + Sync + 'static {
 pub struct LogLayer {
     sink: Arc<dyn LineSink>,
     form: Form,
+    residents: Arc<Residents>,
+}
+
+/// Who lives in the process.
+///
+/// A library's own task has no context. Where the process is one service, its lines are that
+/// service's all the same; where it is several, nobody can say whose they are.
+#[derive(Default)]
+pub(super) struct Residents(RwLock<Vec<ServiceInfo>>);
+
+impl Residents {
+    pub(super) fn add(&self, info: &ServiceInfo) {
+        let mut residents = self.0.write();
+        // Two are enough to know that it is not one.
+        if residents.len() < 2 && residents.iter().all(|known| known.name != info.name) {
+            residents.push(info.clone());
+        }
+    }
+
+    fn only(&self) -> (Cow<'static, str>, Cow<'static, str>) {
+        match &self.0.read()[..] {
+            [only] => (only.name.clone(), only.version.clone()),
+            _ => Default::default(),
+        }
+    }
 }
 
 enum Form {
     Json,
     Text { colour: bool },
 }
+
+/// Bytes of the buffer that a thread keeps between lines.
+const KEPT: usize = 16 * 1024;
 
 thread_local! {
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
@@ -36,18 +66,21 @@ impl LogLayer {
     /// One JSON object per line.
     #[must_use]
     pub fn json(sink: Arc<dyn LineSink>) -> LogLayer {
-        LogLayer { sink, form: Form::Json }
+        LogLayer { sink, form: Form::Json, residents: Arc::default() }
     }
 
     /// Lines for people, in colour or without.
     #[must_use]
     pub fn text(sink: Arc<dyn LineSink>, colour: bool) -> LogLayer {
-        LogLayer { sink, form: Form::Text { colour } }
+        LogLayer { sink, form: Form::Text { colour }, residents: Arc::default() }
     }
 
-    fn write(&self, line: &mut String, event: &Event<'_>, inherited: &[Fields]) {
-        let mut own = Fields::default();
-        event.record(&mut own);
+    pub(super) fn with_residents(self, residents: Arc<Residents>) -> LogLayer {
+        LogLayer { residents, ..self }
+    }
+
+    fn write(&self, line: &mut String, event: &Event<'_>, mut fields: Fields) {
+        event.record(&mut fields);
         let metadata = event.metadata();
         let (service, ids) = Context::with_current(|ctx| {
             let info = ctx.env().info();
@@ -68,7 +101,7 @@ impl LogLayer {
             }
             ((info.name.clone(), info.version.clone()), ids)
         })
-        .unwrap_or_default();
+        .unwrap_or_else(|| (self.residents.only(), Vec::new()));
         let head = Head {
             time: SystemTime::now(),
             level: *metadata.level(),
@@ -76,11 +109,11 @@ impl LogLayer {
             service: (&service.0, &service.1),
             ids: &ids,
         };
-        let fields = inherited.iter().flat_map(|span| &span.others).chain(&own.others);
         match self.form {
-            Form::Json => format::json(line, &head, &own.message, fields),
-            Form::Text { colour } => format::text(line, &head, &own.message, fields, colour),
+            Form::Json => format::json(line, &head, &fields),
+            Form::Text { colour } => format::text(line, &head, &fields, colour),
         }
+        self.sink.write_line(line.as_bytes());
     }
 }
 
@@ -94,32 +127,35 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: layer::Context<'_, S>) {
+        // Recorded before the span is locked: a value whose Debug logs would wait for itself.
+        let mut new = Fields::default();
+        values.record(&mut new);
         if let Some(span) = ctx.span(id)
             && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
         {
-            values.record(fields);
+            new.others.into_iter().for_each(|(name, value)| fields.set(name, value));
         }
     }
 
     fn on_event(&self, event: &Event<'_>, ctx: layer::Context<'_, S>) {
-        let mut inherited = Vec::new();
+        // The spans' fields from the outermost in, then the event's own: the nearest wins.
+        let mut fields = Fields::default();
         if let Some(scope) = ctx.event_scope(event) {
             for span in scope.from_root() {
-                inherited.extend(span.extensions().get::<Fields>().cloned());
+                if let Some(known) = span.extensions().get::<Fields>() {
+                    known.others.iter().for_each(|(name, value)| fields.set(name, value.clone()));
+                }
             }
         }
         LINE.with(|line| match line.try_borrow_mut() {
             Ok(mut line) => {
+                self.write(&mut line, event, fields);
                 line.clear();
-                self.write(&mut line, event, &inherited);
-                self.sink.write_line(line.as_bytes());
+                // One long line must not hold its memory for as long as the thread lives.
+                line.shrink_to(KEPT);
             }
             // A field whose Debug logs: it gets a buffer of its own.
-            Err(_) => {
-                let mut line = String::new();
-                self.write(&mut line, event, &inherited);
-                self.sink.write_line(line.as_bytes());
-            }
+            Err(_) => self.write(&mut String::new(), event, fields),
         });
     }
 }
@@ -168,5 +204,68 @@ mod tests {
             (&3.into(), &"yes".into(), &2.into())
         );
         assert!(lines[1].get("trace_id").is_none());
+    }
+
+    #[test]
+    fn the_nearest_of_fields_of_one_name_wins() {
+        /// Keeps the text, where a second key of the same name can be seen.
+        #[derive(Default)]
+        struct Raw(Mutex<String>);
+        impl LineSink for Raw {
+            fn write_line(&self, line: &[u8]) {
+                self.0.lock().push_str(std::str::from_utf8(line).unwrap());
+            }
+        }
+        let raw = Arc::new(Raw::default());
+        let subscriber = Registry::default().with(LogLayer::json(raw.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            let outer = tracing::info_span!("outer", item = 1, other = 1).entered();
+            let inner = tracing::info_span!("inner", other = 2).entered();
+            tracing::info!(item = 3, "x");
+            drop((inner, outer));
+        });
+        let line = raw.0.lock();
+        assert_eq!(line.matches("\"item\":").count(), 1, "{line}");
+        assert!(line.contains("\"item\":3") && line.contains("\"other\":2"), "{line}");
+    }
+
+    #[test]
+    fn a_value_whose_debug_logs_does_not_lock_up() {
+        struct Chatty;
+        impl std::fmt::Debug for Chatty {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                tracing::info!("inside");
+                f.write_str("chatty")
+            }
+        }
+        let lines = Arc::new(Lines::default());
+        let subscriber = Registry::default().with(LogLayer::json(lines.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("work", late = tracing::field::Empty);
+            span.in_scope(|| {
+                span.record("late", tracing::field::debug(Chatty));
+                tracing::info!("outside");
+            });
+        });
+        let lines = lines.0.lock();
+        let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+        assert_eq!(messages, ["inside", "outside"]);
+        assert_eq!(lines[1]["late"], "chatty");
+    }
+
+    #[test]
+    fn a_line_without_context_is_the_only_services_own() {
+        let (lines, residents) = (Arc::new(Lines::default()), Arc::<Residents>::default());
+        let layer = LogLayer::json(lines.clone()).with_residents(residents.clone());
+        let _guard = tracing::subscriber::set_default(Registry::default().with(layer));
+        tracing::info!("before there is one");
+        residents.add(&ServiceInfo::new("items", "1.2.3"));
+        tracing::info!("a library speaks");
+        residents.add(&ServiceInfo::new("greetings", "1.2.3"));
+        tracing::info!("whose is it?");
+        let lines = lines.0.lock();
+        let names: Vec<_> = lines.iter().map(|line| &line["service.name"]).collect();
+        assert_eq!(names, ["", "items", ""]);
+        assert_eq!(lines[1]["service.version"], "1.2.3");
     }
 }

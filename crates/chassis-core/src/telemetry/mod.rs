@@ -25,6 +25,7 @@ use crate::{
     trace::SpanSink,
 };
 
+use layer::Residents;
 pub use layer::{LineSink, LogLayer};
 use writer::Writer;
 
@@ -33,17 +34,23 @@ pub struct Telemetry {
     writer: Arc<Writer>,
     sink: Option<Arc<dyn SpanSink>>,
     sample_ratio: f64,
+    residents: Arc<Residents>,
 }
 
 impl Telemetry {
     /// Makes this the telemetry of the whole process: log lines go to standard output.
     ///
-    /// Must be called inside a tokio runtime where spans are exported.
-    ///
     /// # Errors
-    /// Fails if the log filter is malformed, if the endpoint is not a URL, or if a `tracing`
-    /// subscriber is already installed.
+    /// Fails if the log filter is malformed, if the sample ratio is not 0 to 1, if the
+    /// endpoint is not a URL, if spans are to be exported and this is not called inside a
+    /// tokio runtime, or if a `tracing` subscriber is already installed.
     pub fn install(config: &TelemetryConfig) -> Result<Telemetry> {
+        if !(0.0..=1.0).contains(&config.sample_ratio) {
+            return Err(Error::invalid_argument(
+                "SAMPLE_RATIO",
+                format!("telemetry.sample_ratio is 0 to 1, not {}", config.sample_ratio),
+            ));
+        }
         let json = match config.log_format {
             LogFormat::Json => true,
             LogFormat::Text => false,
@@ -57,30 +64,46 @@ impl Telemetry {
         })?;
         let sink = span_sink(config)?;
         let writer = Writer::stdout();
+        let residents = Arc::<Residents>::default();
         let layer = if json {
             LogLayer::json(writer.clone())
         } else {
             LogLayer::text(writer.clone(), std::io::stdout().is_terminal())
-        };
+        }
+        .with_residents(residents.clone());
         tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer))
             .map_err(|error| {
                 Error::failed_precondition("TELEMETRY", "telemetry is already installed")
                     .with_source(error)
             })?;
-        Ok(Telemetry { writer, sink, sample_ratio: config.sample_ratio })
+        Ok(Telemetry { writer, sink, sample_ratio: config.sample_ratio, residents })
     }
 
-    /// The environment of a service that uses this telemetry.
+    /// The environment of a service that uses this telemetry. Its metrics show how many log
+    /// lines the process dropped.
     #[must_use]
     pub fn env(&self, info: ServiceInfo) -> Env {
-        match &self.sink {
+        self.residents.add(&info);
+        let env = match &self.sink {
             Some(sink) => Env::with_spans(info, sink.clone(), self.sample_ratio),
             None => Env::new(info),
-        }
+        };
+        env.metrics().show(
+            "log_lines_dropped",
+            "Log lines of the process that standard output was too slow for.",
+            self.writer.dropped(),
+        );
+        env
     }
 
-    /// Writes what is buffered and sends the spans that wait. Blocks for at most a few
-    /// seconds.
+    /// The log alone, for code that outlives this or must not wait for a collector.
+    #[must_use]
+    pub fn log(&self) -> LogOutput {
+        LogOutput(self.writer.clone())
+    }
+
+    /// Writes the lines that are buffered and sends the spans that wait; more may follow.
+    /// Blocks the thread for at most five seconds.
     pub fn flush(&self) {
         if let Some(sink) = &self.sink {
             sink.flush();
@@ -91,7 +114,19 @@ impl Telemetry {
     /// How many log lines were dropped because standard output was too slow.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
-        self.writer.dropped()
+        self.writer.dropped().get()
+    }
+}
+
+/// Where log lines wait to be written. Cheap to clone.
+#[derive(Clone)]
+pub struct LogOutput(Arc<Writer>);
+
+impl LogOutput {
+    /// Writes the lines that are buffered. Blocks the thread for at most two seconds; needed
+    /// before `std::process::exit`, which drops nothing.
+    pub fn flush(&self) {
+        self.0.flush();
     }
 }
 
@@ -111,11 +146,25 @@ fn span_sink(config: &TelemetryConfig) -> Result<Option<Arc<dyn SpanSink>>> {
 
 #[cfg(not(feature = "otlp"))]
 fn span_sink(config: &TelemetryConfig) -> Result<Option<Arc<dyn SpanSink>>> {
-    match &config.otlp_endpoint {
-        Some(_) => Err(Error::failed_precondition(
+    match config.otlp_endpoint.as_deref() {
+        Some(endpoint) if !endpoint.is_empty() => Err(Error::failed_precondition(
             "OTLP_FEATURE",
             "telemetry.otlp_endpoint is set, but the program was built without the feature `otlp`",
         )),
-        None => Ok(None),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_ratio_out_of_range_is_refused() {
+        for sample_ratio in [-0.1, 1.1, f64::NAN] {
+            let config = TelemetryConfig { sample_ratio, ..TelemetryConfig::default() };
+            let error = Telemetry::install(&config).err().map(|error| error.reason().to_owned());
+            assert_eq!(error.as_deref(), Some("SAMPLE_RATIO"));
+        }
     }
 }

@@ -4,7 +4,12 @@
 //! and version) belongs to the processor. The processor's queue is bounded and drops when it
 //! is full, so a collector that is down costs memory for one queue and nothing else.
 
-use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use opentelemetry::{
     InstrumentationScope, KeyValue,
@@ -18,21 +23,29 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor},
 };
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
-use crate::{Error, Result, SpanKind, SpanRecord, TraceContext, trace::SpanSink};
+use crate::{Deadline, Error, Result, SpanKind, SpanRecord, TraceContext, trace::SpanSink};
 
-/// How long the last spans may take to leave at the end of the process.
+/// How long the spans of all services together may take to leave in a flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) struct OtlpSink {
     endpoint: String,
     scope: InstrumentationScope,
-    processors: Mutex<BTreeMap<Cow<'static, str>, BatchSpanProcessor>>,
+    /// The exporter's connection lives here; a span may end on a thread of no runtime.
+    runtime: Handle,
+    processors: Mutex<BTreeMap<Cow<'static, str>, Arc<BatchSpanProcessor>>>,
 }
 
 impl OtlpSink {
     pub(super) fn new(endpoint: &str) -> Result<OtlpSink> {
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::failed_precondition("TELEMETRY", "exporting spans needs a tokio runtime")
+                .with_source(error)
+        })?;
         let sink = OtlpSink {
+            runtime,
             endpoint: endpoint.to_owned(),
             scope: InstrumentationScope::builder("chassis")
                 .with_version(env!("CARGO_PKG_VERSION"))
@@ -44,6 +57,7 @@ impl OtlpSink {
     }
 
     fn exporter(&self) -> Result<SpanExporter> {
+        let _inside = self.runtime.enter();
         SpanExporter::builder().with_tonic().with_endpoint(&self.endpoint).build().map_err(
             |error| {
                 Error::invalid_argument(
@@ -55,36 +69,56 @@ impl OtlpSink {
         )
     }
 
-    fn processor(&self, service: &str) -> Result<BatchSpanProcessor> {
+    /// The processor of the service that made this span.
+    fn processor(&self, span: &SpanRecord) -> Result<Arc<BatchSpanProcessor>> {
+        let mut processors = self.processors.lock();
+        if let Some(processor) = processors.get(&span.service) {
+            return Ok(processor.clone());
+        }
+        let resource = Resource::builder()
+            .with_service_name(span.service.clone())
+            .with_attribute(KeyValue::new("service.version", span.version.clone()))
+            .build();
         let mut processor = BatchSpanProcessor::builder(self.exporter()?).build();
-        processor.set_resource(&Resource::builder().with_service_name(service.to_owned()).build());
+        processor.set_resource(&resource);
+        let processor = Arc::new(processor);
+        processors.insert(span.service.clone(), processor.clone());
         Ok(processor)
     }
 }
 
 impl SpanSink for OtlpSink {
     fn export(&self, span: SpanRecord) {
-        let mut processors = self.processors.lock();
-        if !processors.contains_key(&span.service) {
-            match self.processor(&span.service) {
-                Ok(processor) => {
-                    processors.insert(span.service.clone(), processor);
-                }
-                Err(error) => {
-                    tracing::warn!(error = error.chain(), "a span was not exported");
-                    return;
-                }
-            }
-        }
-        if let Some(processor) = processors.get(&span.service) {
-            processor.on_end(convert(span, self.scope.clone()));
+        match self.processor(&span) {
+            Ok(processor) => processor.on_end(convert(span, self.scope.clone())),
+            Err(error) => tracing::warn!(error = error.chain(), "a span was not exported"),
         }
     }
 
+    /// All services at once, and without the lock: a collector that does not answer must
+    /// neither add up nor hold up the spans that still end.
     fn flush(&self) {
-        for processor in self.processors.lock().values() {
-            if let Err(error) = processor.shutdown_with_timeout(FLUSH_TIMEOUT) {
-                tracing::warn!(%error, "not all spans were exported");
+        let processors: Vec<_> = self.processors.lock().values().cloned().collect();
+        let (sender, results) = mpsc::channel();
+        let mut waiting = 0;
+        for processor in processors {
+            let sender = sender.clone();
+            let flush = move || {
+                // Nobody listens any more once the time is up.
+                let _ = sender.send(processor.force_flush());
+            };
+            let thread = std::thread::Builder::new().name("span-flush".to_owned()).spawn(flush);
+            waiting += usize::from(thread.is_ok());
+        }
+        let deadline = Deadline::after(FLUSH_TIMEOUT);
+        for _ in 0..waiting {
+            match results.recv_timeout(deadline.remaining()) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "not all spans were exported"),
+                Err(_) => {
+                    tracing::warn!("not all spans were exported within {FLUSH_TIMEOUT:?}");
+                    return;
+                }
             }
         }
     }
@@ -131,4 +165,68 @@ fn context(trace: &TraceContext) -> SpanContext {
         false,
         TraceState::NONE,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Context, Env, ServiceInfo, Span};
+
+    /// Reads and says nothing.
+    async fn silent() -> (String, tokio::net::TcpListener) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        (format!("http://{}", listener.local_addr().unwrap()), listener)
+    }
+
+    fn span(sink: &Arc<OtlpSink>, service: &'static str) {
+        let env = Env::with_spans(ServiceInfo::new(service, "1"), sink.clone(), 1.0);
+        drop(Span::start(&Context::background(&env), SpanKind::Server, "x"));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_flush_of_many_services_waits_once_for_a_silent_collector() {
+        let (endpoint, _listener) = silent().await;
+        let sink = Arc::new(OtlpSink::new(&endpoint).unwrap());
+        for service in ["a", "b", "c", "d", "e"] {
+            span(&sink, service);
+        }
+        let begun = tokio::time::Instant::now();
+        sink.flush();
+        assert!(begun.elapsed() < 2 * FLUSH_TIMEOUT, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn spans_go_on_after_a_flush() {
+        // A closed port refuses at once: the flush says so each time, for it tried each time.
+        let (endpoint, listener) = silent().await;
+        drop(listener);
+        let sink = Arc::new(OtlpSink::new(&endpoint).unwrap());
+        span(&sink, "a");
+        sink.flush();
+        span(&sink, "a");
+        let processor = sink.processors.lock()["a"].clone();
+        let result = processor.force_flush();
+        assert!(
+            !matches!(
+                result,
+                Ok(()) | Err(opentelemetry_sdk::error::OTelSdkError::AlreadyShutdown)
+            ),
+            "{result:?}"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_span_may_end_on_a_thread_of_no_runtime() {
+        let (endpoint, _listener) = silent().await;
+        let sink = Arc::new(OtlpSink::new(&endpoint).unwrap());
+        let elsewhere = sink.clone();
+        std::thread::spawn(move || span(&elsewhere, "a")).join().unwrap();
+        assert_eq!(sink.processors.lock().len(), 1);
+    }
+
+    #[test]
+    fn without_a_runtime_it_is_refused() {
+        let error = OtlpSink::new("http://127.0.0.1:1").err().unwrap();
+        assert_eq!(error.reason(), "TELEMETRY");
+    }
 }

@@ -4,18 +4,12 @@
 //! never woken for a single line, which would cost about 5 µs each. When 4 MiB wait, further
 //! lines are dropped and counted: a full disk or a stuck pipe must not stop the service.
 
-use std::{
-    io::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{io::Write, sync::Arc, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::LineSink;
+use crate::Counter;
 
 const TICK: Duration = Duration::from_millis(50);
 const HIGH_WATER: usize = 64 * 1024;
@@ -29,13 +23,16 @@ pub(super) struct Writer {
     work: Condvar,
     /// The thread has written what it took.
     idle: Condvar,
-    dropped: AtomicU64,
+    dropped: Counter,
 }
 
 #[derive(Default)]
 struct State {
     buffer: Vec<u8>,
-    writing: bool,
+    /// Bytes that were ever put into the buffer, and those of them that have left.
+    accepted: u64,
+    left: u64,
+    /// Somebody waits: do not wait for the tick.
     flush: bool,
 }
 
@@ -49,7 +46,7 @@ impl Writer {
             state: Mutex::default(),
             work: Condvar::new(),
             idle: Condvar::new(),
-            dropped: AtomicU64::new(0),
+            dropped: Counter::default(),
         });
         let thread = {
             let writer = Arc::downgrade(&writer);
@@ -68,39 +65,38 @@ impl Writer {
 
     /// One tick: waits, takes what is there, writes it without holding the lock.
     fn write_once(&self, output: &mut impl Write, taken: &mut Vec<u8>) {
-        {
+        let taken_up_to = {
             let mut state = self.state.lock();
             if !state.flush && state.buffer.len() < HIGH_WATER {
                 self.work.wait_for(&mut state, TICK);
             }
             std::mem::swap(&mut state.buffer, taken);
             state.flush = false;
-            state.writing = true;
-        }
+            state.accepted
+        };
         if !taken.is_empty() && output.write_all(taken).and_then(|()| output.flush()).is_err() {
             let lines = taken.iter().filter(|byte| **byte == b'\n').count();
-            self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
+            self.dropped.add(lines as u64);
         }
         taken.clear();
-        let mut state = self.state.lock();
-        state.writing = false;
+        self.state.lock().left = taken_up_to;
         self.idle.notify_all();
     }
 
-    /// Waits until everything written so far has left, for two seconds at most.
+    /// Waits until everything that was written before this call has left, for two seconds at
+    /// most; lines that others go on writing do not prolong it.
     pub(super) fn flush(&self) {
         let mut state = self.state.lock();
-        while state.writing || !state.buffer.is_empty() {
+        let wanted = state.accepted;
+        if state.left < wanted {
             state.flush = true;
             self.work.notify_one();
-            if self.idle.wait_for(&mut state, FLUSH_TIMEOUT).timed_out() {
-                return;
-            }
+            self.idle.wait_while_for(&mut state, |state| state.left < wanted, FLUSH_TIMEOUT);
         }
     }
 
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    pub(super) fn dropped(&self) -> &Counter {
+        &self.dropped
     }
 }
 
@@ -108,10 +104,11 @@ impl LineSink for Writer {
     fn write_line(&self, line: &[u8]) {
         let mut state = self.state.lock();
         if state.buffer.len() + line.len() > LIMIT {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.inc();
             return;
         }
         state.buffer.extend_from_slice(line);
+        state.accepted += line.len() as u64;
         if state.buffer.len() >= HIGH_WATER {
             self.work.notify_one();
         }
@@ -153,11 +150,45 @@ mod tests {
         for _ in 0..3 * LIMIT / 1024 {
             writer.write_line(&line);
         }
-        assert!(writer.dropped() >= (LIMIT / 1024) as u64, "{}", writer.dropped());
+        assert!(writer.dropped().get() >= (LIMIT / 1024) as u64, "{}", writer.dropped().get());
         *gate.0.open.lock() = true;
         gate.0.opened.notify_all();
         writer.flush();
         let written = *gate.0.written.lock() / 1024;
-        assert_eq!(written as u64 + writer.dropped(), (3 * LIMIT / 1024) as u64);
+        assert_eq!(written as u64 + writer.dropped().get(), (3 * LIMIT / 1024) as u64);
+    }
+
+    #[test]
+    fn a_flush_ends_while_others_go_on_writing() {
+        let gate = Gate::default();
+        *gate.0.open.lock() = true;
+        let writer = Writer::spawn(gate.clone());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    writer.write_line(b"busy\n");
+                }
+            });
+            for _ in 0..20 {
+                let wanted = writer.state.lock().accepted;
+                writer.flush();
+                assert!(writer.state.lock().left >= wanted);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_stuck_output_holds_up_a_flush_for_a_bounded_time() {
+        let gate = Gate::default();
+        let writer = Writer::spawn(gate.clone());
+        writer.write_line(b"stuck\n");
+        writer.flush(); // gives up
+        assert_eq!(*gate.0.written.lock(), 0);
+        *gate.0.open.lock() = true;
+        gate.0.opened.notify_all();
+        writer.flush();
+        assert_eq!(*gate.0.written.lock(), 6);
     }
 }
