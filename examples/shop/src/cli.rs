@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
+use crate::operate;
+
 /// Printed by `--help`.
 pub const HELP: &str = "\
 The shop, a complete example of services on the chassis.
 
 Usage: shop [OPTIONS]         run all services in this process
        shop smoke [OPTIONS]   run the journey against a fresh shop and say what holds
+       shop ops …             ask a running service, or step in; see shop ops --help
+       shop saga …            list, show, retry, skip or undo its sagas; see shop saga --help
 
   --data DIR       where databases and the broker keep their files (default: data;
                    smoke: a temporary folder)
@@ -29,8 +33,10 @@ pub enum Command {
     Up(Options),
     /// Run the journey.
     Smoke(Options),
-    /// Print [`HELP`].
-    Help,
+    /// Ask a running service.
+    Operate(operate::Request),
+    /// Print this.
+    Help(&'static str),
 }
 
 /// How to run it.
@@ -60,6 +66,10 @@ impl Default for Options {
 /// One line that names the wrong option and says what is right.
 pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
     let mut args = args.into_iter().peekable();
+    if let Some(command) = args.next_if(|arg| arg == "ops" || arg == "saga") {
+        let request = operate::parse(&command, args)?;
+        return Ok(request.map_or(Command::Help(operate::HELP), Command::Operate));
+    }
     let smoke = args.next_if_eq("smoke").is_some();
     let mut options = Options::default();
     while let Some(arg) = args.next() {
@@ -71,7 +81,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
             inline.clone().or_else(|| args.next()).ok_or_else(|| format!("{name} needs {what}"))
         };
         match name.as_str() {
-            "--help" | "-h" => return Ok(Command::Help),
+            "--help" | "-h" => return Ok(Command::Help(HELP)),
             "--data" => options.data = Some(value("a folder")?.into()),
             "--port" => {
                 let text = value("a port")?;
@@ -116,7 +126,8 @@ mod tests {
     #[test]
     fn the_options_are_read() {
         assert_eq!(read(""), Ok(Command::Up(Options::default())));
-        assert_eq!(read("smoke --help"), Ok(Command::Help));
+        assert_eq!(read("smoke --help"), Ok(Command::Help(HELP)));
+        assert_eq!(read("saga"), Ok(Command::Help(operate::HELP)));
         let options = Options {
             data: Some("/tmp/x".into()),
             port: 0,
@@ -138,6 +149,7 @@ mod tests {
             ("--port 65000", "no room"),
             ("--database mysql://h/d", "postgres://"),
             ("smoke up", "`up`"),
+            ("ops --prot", "`--prot`"),
         ] {
             let problem = read(line).unwrap_err();
             assert!(problem.contains(says), "{line}: {problem}");

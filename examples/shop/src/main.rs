@@ -1,27 +1,31 @@
-//! `cargo run -p shop`: the whole shop in one process; `cargo run -p shop -- smoke`: its journey.
+//! `cargo run -p shop`: the whole shop in one process; `cargo run -p shop -- smoke`: its journey;
+//! `cargo run -p shop -- ops` and `… saga`: what an operator asks of it.
 
 use chassis::{Code, Exit};
 use shop::{
     cli,
     cli::Command,
-    smoke,
+    operate, smoke,
     terminal::{complain, say},
     up,
 };
 
 fn main() -> Exit {
-    let outcome = match cli::parse(std::env::args().skip(1)) {
-        Ok(Command::Help) => {
-            say(cli::HELP.trim_end());
-            return Exit::Success;
-        }
-        Ok(Command::Up(options)) => up::main(options),
-        Ok(Command::Smoke(options)) => smoke::main(&options),
-        Err(problem) => {
-            complain(format_args!("shop: {problem}"));
-            return Exit::Usage;
-        }
-    };
+    let outcome =
+        match cli::parse(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()))
+        {
+            Ok(Command::Help(text)) => {
+                say(text.trim_end());
+                return Exit::Success;
+            }
+            Ok(Command::Up(options)) => up::main(options),
+            Ok(Command::Smoke(options)) => smoke::main(&options),
+            Ok(Command::Operate(request)) => operate::main(&request),
+            Err(problem) => {
+                complain(format_args!("shop: {problem}"));
+                return Exit::Usage;
+            }
+        };
     match outcome {
         Ok(()) => Exit::Success,
         Err(error) => {

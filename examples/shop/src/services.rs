@@ -6,7 +6,7 @@
 use std::{future::Future, path::PathBuf, time::Duration};
 
 use chassis::{
-    App, Error, Result, Shutdown,
+    App, Deadline, Error, Result, Shutdown,
     core::{
         Listener, ServiceInfo, ShutdownTrigger, Status,
         config::{Loader, Settings},
@@ -19,6 +19,8 @@ use crate::cli::ADMIN_OFFSET;
 
 /// Time for one service to finish what it holds when the shop stops.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Time for all of them together; the last ones then have what the first ones left.
+const DRAIN_ALL: Duration = Duration::from_secs(25);
 
 /// Where everything is kept and found.
 #[derive(Clone, Debug)]
@@ -108,7 +110,8 @@ const GATEWAY: Part =
 const PARTS: [&Part; 7] =
     [&CATALOG, &INVENTORY, &PAYMENT, &ORDERING, &SHIPPING, &NOTIFICATION, &GATEWAY];
 
-/// A running shop. Dropping it aborts everything; [`Shop::stop`] drains.
+/// A running shop. [`Shop::stop`] stops it in order; dropping it tells all services to stop
+/// at once and does not wait for them.
 pub struct Shop {
     services: Vec<Running>,
 }
@@ -191,10 +194,11 @@ impl Shop {
 
     /// Drains and stops everything, the last started first.
     ///
-    /// Dropping the future aborts what has not stopped yet.
+    /// Dropping the future tells what has not stopped yet to stop and does not wait for it.
     pub async fn stop(mut self) {
+        let all = Deadline::after(DRAIN_ALL);
         while let Some(running) = self.services.pop() {
-            running.trigger.shutdown(DRAIN);
+            running.trigger.shutdown_by(Deadline::after(DRAIN).min(all));
             match running.task.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {

@@ -43,7 +43,7 @@ struct NoneOfItsOwn {}
 /// What kept it from starting, or made it fail.
 pub fn main(options: Options) -> Result<()> {
     let core = Loader::new()
-        .env(std::env::vars().filter(|(name, _)| is_telemetry(name)))
+        .env(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_telemetry)))
         .load::<NoneOfItsOwn>()
         .map_err(|error| Error::invalid_argument("SHOP_SETTINGS", error.to_string()))?
         .core;
@@ -73,9 +73,13 @@ async fn run(options: Options, mut telemetry: TelemetryConfig) -> Result<()> {
         None => Some(Broker::connect(&BrokerConfig::at(place.broker())).await?),
         Some(_) => None,
     };
-    let shutdown = shutdown::on_signal(DRAIN, |signal| match signal {
+    let log = telemetry.log();
+    let shutdown = shutdown::on_signal(DRAIN, move |signal| match signal {
         1 => say("\nStopping: what is in flight is finished first; Ctrl-C again ends at once."),
-        _ => complain("Ended at once."),
+        _ => {
+            complain("Ended at once.");
+            log.flush();
+        }
     })
     .map_err(Error::internal)?;
 
@@ -83,9 +87,12 @@ async fn run(options: Options, mut telemetry: TelemetryConfig) -> Result<()> {
     let starting = Shop::start(&place, &telemetry, |name| say(format_args!("  {name} …")));
     let mut shop = tokio::select! {
         shop = starting => shop?,
-        () = shutdown.requested() => return Ok(()),
+        () = shutdown.requested() => {
+            say("The shop was told to stop before it was open.");
+            return Ok(());
+        }
     };
-    telemetry.flush();
+    telemetry.log().flush();
     say(table(&shop, &place, started.elapsed()));
 
     let reported = options.report.as_deref().map_or(Ok(()), |path| report(&shop, path));
@@ -101,7 +108,7 @@ async fn run(options: Options, mut telemetry: TelemetryConfig) -> Result<()> {
     if let Some(broker) = broker {
         broker.close().await;
     }
-    telemetry.flush();
+    drop(telemetry); // the last lines and spans, before the last word
     if outcome.is_ok() {
         say(format_args!("The shop has stopped; nothing is in flight ({:.1?}).", begun.elapsed()));
     }
@@ -181,7 +188,10 @@ Data: {}    Stop: Ctrl-C
             Some(url) => format!(
                 "{}, broker {}",
                 chassis::Secret::new(url.as_str()).masked(),
-                place.broker.as_deref().unwrap_or("embedded")
+                // Its URL may hold a password too.
+                place.broker.as_deref().map_or("embedded".to_owned(), |url| {
+                    chassis::Secret::new(url).masked()
+                })
             ),
         }
     );

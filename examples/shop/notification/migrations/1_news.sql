@@ -6,3 +6,5 @@ create table news (
     told_at     bigint not null, -- unix ms
     primary key (customer_id, order_id, kind)
 );
+
+create index news_by_customer on news (customer_id, told_at);

@@ -3,7 +3,7 @@
 use chassis::Secret;
 use chassis::data::DatabaseConfig;
 use chassis::discovery::DiscoveryConfig;
-use chassis::messaging::BrokerConfig;
+use chassis::messaging::{BrokerConfig, ConsumerConfig};
 use serde::{Deserialize, Serialize};
 
 /// What can be set.
@@ -16,6 +16,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// The broker that all services share.
     pub broker: BrokerConfig,
+    /// How what others tell is heard.
+    pub consumer: ConsumerConfig,
     /// Where this service makes itself known.
     pub discovery: DiscoveryConfig,
 }
@@ -32,6 +34,7 @@ impl Default for Config {
                 url: Secret::new("embedded:data/broker"),
                 ..BrokerConfig::default()
             },
+            consumer: ConsumerConfig::default(),
             discovery: DiscoveryConfig::default(),
         }
     }

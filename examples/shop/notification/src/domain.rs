@@ -51,7 +51,7 @@ impl Happened {
                      charged."
                         .to_owned()
                 }
-                _ => "We could not fulfil your order; it is cancelled and nothing was charged."
+                _ => "We could not fulfil your order; it is cancelled and you pay nothing."
                     .to_owned(),
             },
             Happened::ParcelShipped { tracking } => {

@@ -11,6 +11,7 @@ use crate::domain::Happened;
 /// Hears everything that a customer should know.
 pub fn consumer(notification: &Notification) -> Consumer<Notification> {
     Consumer::new(&notification.broker, &notification.db, "notification", notification.clone())
+        .with_config(notification.consumer.clone())
         .on::<OrderConfirmed>(order_confirmed)
         .on::<OrderCancelled>(order_cancelled)
         .on::<ParcelShipped>(parcel_shipped)

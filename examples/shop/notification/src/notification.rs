@@ -4,7 +4,7 @@ use chassis::Result;
 use chassis::core::{App, Probe};
 use chassis::data::{Db, Tx};
 use chassis::discovery::{Discovery, Registration};
-use chassis::messaging::{Broker, Inbox};
+use chassis::messaging::{Broker, ConsumerConfig, Inbox};
 
 use crate::config::Config;
 use crate::domain::Happened;
@@ -15,6 +15,7 @@ use crate::store::{self, News};
 pub struct Notification {
     pub(crate) db: Db,
     pub(crate) broker: Broker,
+    pub(crate) consumer: ConsumerConfig,
     discovery: Discovery,
 }
 
@@ -32,7 +33,7 @@ impl Notification {
         for migrations in [Inbox::new(&db).migrations(), store::migrations()] {
             db.migrate(&migrations).await?;
         }
-        Ok(Notification { db, broker, discovery })
+        Ok(Notification { db, broker, consumer: config.consumer.clone(), discovery })
     }
 
     /// Asks the database whether it answers.
@@ -50,7 +51,8 @@ impl Notification {
         self.discovery.registration()
     }
 
-    /// Keeps what a customer is told, in the caller's transaction.
+    /// Keeps what a customer is told, in the caller's transaction. The same news of an order
+    /// is kept once.
     ///
     /// Dropping the future leaves the transaction to the caller.
     ///

@@ -29,25 +29,27 @@ pub struct News {
     pub told_at: i64,
 }
 
-/// Keeps one piece of news.
+/// Keeps one piece of news, once.
 pub async fn insert(tx: &mut Tx, customer: &str, order: &str, happened: &Happened) -> Result<()> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
     tx.execute(
         "insert into news (customer_id, order_id, kind, body, told_at)
-         values ($1, $2, $3, $4, $5)",
+         values ($1, $2, $3, $4, $5) on conflict (customer_id, order_id, kind) do nothing",
         params![customer, order, happened.kind(), happened.text(), now_ms],
     )
     .await?;
     Ok(())
 }
 
-/// The newest news of a customer, at most [`MAX_NEWS`].
+/// The newest news of a customer, at most [`MAX_NEWS`], newest first. What came within one
+/// millisecond stands in the order of the alphabet reversed, which is that of an order's life:
+/// a parcel is shipped after the order is confirmed.
 pub async fn of_customer(db: &Db, customer: &str) -> Result<Vec<News>> {
     let rows = db
         .fetch_all(
             "select kind, body, order_id, told_at from news
-             where customer_id = $1 order by told_at desc, order_id, kind limit $2",
+             where customer_id = $1 order by told_at desc, order_id desc, kind desc limit $2",
             params![customer, MAX_NEWS],
         )
         .await?;

@@ -20,11 +20,12 @@ create table order_lines (
     primary key (order_id, position)
 );
 
--- Which order a repeated request has made, and what it asked for.
+-- Which order a request with a key has made. The fingerprint tells a repeated request from
+-- another one with the same key.
 create table order_requests (
     customer_id     text   not null,
     idempotency_key text   not null,
-    request         text   not null,
+    fingerprint     text   not null,
     order_id        text   not null,
     made_at         bigint not null, -- unix ms
     primary key (customer_id, idempotency_key)

@@ -6,7 +6,9 @@ use chassis::Secret;
 use chassis::core::config::duration;
 use chassis::data::DatabaseConfig;
 use chassis::discovery::{ClientConfig, DiscoveryConfig};
-use chassis::messaging::BrokerConfig;
+use chassis::messaging::outbox::OutboxConfig;
+use chassis::messaging::saga::SagaConfig;
+use chassis::messaging::{BrokerConfig, ConsumerConfig};
 use serde::{Deserialize, Serialize};
 
 /// What can be set.
@@ -21,6 +23,12 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// The broker that all services share.
     pub broker: BrokerConfig,
+    /// How what is told leaves the database.
+    pub outbox: OutboxConfig,
+    /// How what others tell is heard.
+    pub consumer: ConsumerConfig,
+    /// How patiently a checkout is carried on.
+    pub saga: SagaConfig,
     /// How the others are found, and where this service makes itself known.
     pub discovery: DiscoveryConfig,
     /// How the catalog is called.
@@ -47,6 +55,9 @@ impl Default for Config {
                 url: Secret::new("embedded:data/broker"),
                 ..BrokerConfig::default()
             },
+            outbox: OutboxConfig::default(),
+            consumer: ConsumerConfig::default(),
+            saga: SagaConfig::default(),
             discovery: DiscoveryConfig::default(),
             catalog: ClientConfig::default(),
             inventory: ClientConfig::default(),

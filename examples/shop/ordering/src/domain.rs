@@ -7,6 +7,8 @@
 pub const MAX_LINES: usize = 100;
 /// The most pieces of one line.
 pub const MAX_QUANTITY: i64 = 1_000;
+/// The longest key of a customer and of a product, in bytes.
+pub const MAX_KEY: usize = 128;
 
 /// Where an order stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,24 +113,22 @@ impl Order {
     /// Every wrong field.
     pub fn place(id: String, customer: String, lines: Vec<Line>) -> Result<Order, Vec<Invalid>> {
         let mut wrong = Vec::new();
-        let mut invalid = |field: String, problem: &str| {
-            wrong.push(Invalid { field, problem: problem.to_owned() });
-        };
-        if customer.trim().is_empty() || customer.len() > 128 {
-            invalid("customer_id".to_owned(), "must have 1 to 128 bytes");
+        let mut invalid = |field: String, problem: String| wrong.push(Invalid { field, problem });
+        let is_key = |text: &str| !text.trim().is_empty() && text.len() <= MAX_KEY;
+        if !is_key(&customer) {
+            invalid("customer_id".to_owned(), format!("must have 1 to {MAX_KEY} bytes"));
         }
-        if lines.is_empty() {
-            invalid("lines".to_owned(), "must not be empty");
+        if !(1..=MAX_LINES).contains(&lines.len()) {
+            invalid("lines".to_owned(), format!("must be 1 to {MAX_LINES}"));
         }
-        if lines.len() > MAX_LINES {
-            invalid("lines".to_owned(), "must be at most 100");
-        }
-        for (place, line) in lines.iter().enumerate() {
-            if line.sku.is_empty() {
-                invalid(format!("lines[{place}].sku"), "must not be empty");
+        // What is far too long is not looked at line by line.
+        for (place, line) in lines.iter().take(MAX_LINES).enumerate() {
+            if !is_key(&line.sku) {
+                invalid(format!("lines[{place}].sku"), format!("must have 1 to {MAX_KEY} bytes"));
             }
             if !(1..=MAX_QUANTITY).contains(&line.quantity) {
-                invalid(format!("lines[{place}].quantity"), "must be from 1 to 1000");
+                let problem = format!("must be from 1 to {MAX_QUANTITY}");
+                invalid(format!("lines[{place}].quantity"), problem);
             }
         }
         if !wrong.is_empty() {
@@ -258,6 +258,9 @@ mod tests {
             fields,
             ["customer_id", "lines[0].sku", "lines[1].quantity", "lines[2].quantity"]
         );
-        assert_eq!(Order::place("1".into(), "a".into(), vec![]).unwrap_err()[0].field, "lines");
+        for lines in [vec![], vec![line("cup", 1); MAX_LINES + 1]] {
+            let wrong = Order::place("1".into(), "a".into(), lines).unwrap_err();
+            assert_eq!(wrong[0].field, "lines");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use chassis::data::Tx;
 use chassis::messaging::Consumer;
 use chassis::{Error, Result};
-use shop_contracts::events::{self, OrderCancelled, OrderConfirmed, ParcelShipped};
+use shop_contracts::events::{self as wire, OrderCancelled, OrderConfirmed, ParcelShipped};
 
 use crate::Ordering;
 use crate::domain::Order;
@@ -17,7 +17,7 @@ pub(crate) fn confirmed(order: &Order) -> Result<OrderConfirmed> {
         lines: order
             .lines
             .iter()
-            .map(|line| events::Line { sku: line.sku.clone(), quantity: line.quantity })
+            .map(|line| wire::Line { sku: line.sku.clone(), quantity: line.quantity })
             .collect(),
         total_minor: total.minor,
         currency: total.currency.clone(),
@@ -36,6 +36,7 @@ pub(crate) fn cancelled(order: &Order) -> OrderCancelled {
 /// Hears that a parcel has left.
 pub fn consumer(ordering: &Ordering) -> Consumer<Ordering> {
     Consumer::new(&ordering.broker, &ordering.db, "ordering", ordering.clone())
+        .with_config(ordering.consumer.clone())
         .on::<ParcelShipped>(parcel_shipped)
 }
 

@@ -1,14 +1,15 @@
 //! The use cases: each change is one transaction of state, outbox and saga.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chassis::core::{App, Probe};
 use chassis::data::{Db, Tx};
 use chassis::discovery::{Discovery, Registration};
-use chassis::messaging::{Broker, Inbox, Outbox, Relay};
-use chassis::{Context, Error, Result};
-use serde::Serialize;
+use chassis::messaging::{Broker, ConsumerConfig, Inbox, Outbox, Relay};
+use chassis::{Context, Error, Result, Secret};
+use sha2::{Digest, Sha256};
 
 use crate::callees::Callees;
 use crate::config::Config;
@@ -19,27 +20,30 @@ use crate::store::{self, Request, Stored};
 
 /// Longest idempotency key that is taken, in bytes.
 const MAX_KEY: usize = 128;
+/// Longest card token that is taken, in bytes.
+const MAX_CARD: usize = 256;
 
 /// Orders and their checkout. Cheap to clone.
 #[derive(Clone)]
 pub struct Ordering {
     pub(crate) db: Db,
     pub(crate) broker: Broker,
-    pub(crate) outbox: Outbox,
-    pub(crate) callees: Callees,
+    pub(crate) consumer: ConsumerConfig,
     pub(crate) sagas: Arc<CheckoutSagas>,
+    outbox: Outbox,
+    callees: Callees,
     discovery: Discovery,
 }
 
 /// What a customer asks for.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct PlaceOrder {
     /// Who orders.
     pub customer: String,
     /// The token of the card to charge.
-    pub card: String,
-    /// Pieces by sku.
-    pub lines: Vec<(String, i64)>,
+    pub card: Secret,
+    /// What is ordered.
+    pub lines: Vec<Line>,
 }
 
 impl Ordering {
@@ -54,9 +58,9 @@ impl Ordering {
         let pool = db.clone();
         app.on_close("ordering-db", move || async move { pool.close().await });
         let broker = Broker::connect(&config.broker).await?;
-        let outbox = Outbox::new(&db, "ordering");
+        let outbox = Outbox::new(&db, "ordering").with_config(config.outbox.clone());
         let steps = saga::Steps { callees: callees.clone(), outbox: outbox.clone() };
-        let sagas = Arc::new(saga::sagas(&db, steps, config.parcel_within));
+        let sagas = Arc::new(saga::sagas(&db, steps, config));
         let tables = [
             outbox.migrations(),
             Inbox::new(&db).migrations(),
@@ -66,7 +70,8 @@ impl Ordering {
         for migrations in tables {
             db.migrate(&migrations).await?;
         }
-        Ok(Ordering { db, broker, outbox, callees, sagas, discovery })
+        let consumer = config.consumer.clone();
+        Ok(Ordering { db, broker, consumer, sagas, outbox, callees, discovery })
     }
 
     /// Asks the database whether it answers.
@@ -99,38 +104,26 @@ impl Ordering {
     /// `INVALID_REQUEST` with the fields, `PRODUCT_NOT_FOUND`, `IDEMPOTENCY_KEY_REUSED`, and
     /// those of the catalog and the database.
     pub async fn place(&self, request: PlaceOrder, key: Option<&str>) -> Result<Stored> {
+        let order = checked(&request, key)?;
+        let fingerprint = fingerprint(&request)?;
         if let Some(key) = key
-            && !(1..=MAX_KEY).contains(&key.len())
+            && let Some(earlier) = store::find_request(&self.db, &order.customer, key).await?
         {
-            return Err(invalid_request()
-                .with_field("idempotency-key", format!("must have 1 to {MAX_KEY} bytes")));
-        }
-        let lines = request
-            .lines
-            .iter()
-            .map(|(sku, quantity)| Line { sku: sku.clone(), quantity: *quantity })
-            .collect();
-        let id = uuid::Uuid::now_v7().to_string();
-        let order = Order::place(id, request.customer.clone(), lines).map_err(|wrong| {
-            let add = |error: Error, Invalid { field, problem }| error.with_field(field, problem);
-            wrong.into_iter().fold(invalid_request(), add)
-        })?;
-        if request.card.is_empty() {
-            return Err(invalid_request().with_field("card_token", "must not be empty"));
+            // Told again whatever has become of the products in the meantime.
+            return self.find(&same(earlier, &fingerprint)?).await;
         }
         // An unknown product is told at once. The price that counts is the one that the
         // saga fixes.
-        for line in &order.lines {
-            self.callees.product(&line.sku).await?;
+        for sku in order.lines.iter().map(|line| &line.sku).collect::<BTreeSet<_>>() {
+            self.callees.product(sku).await?;
         }
 
-        let trace_id = Context::current().trace().trace_id.to_string();
         let placement = Placement {
-            fingerprint: serde_json::to_string(&request).map_err(Error::internal)?,
-            card: request.card,
-            order,
-            trace_id,
             key: key.map(str::to_owned),
+            request: Request { fingerprint, order_id: order.id.clone() },
+            checkout: Checkout::of(&order, request.card.expose()),
+            trace_id: Context::current().trace().trace_id.to_string(),
+            order,
         };
         let sagas = self.sagas.clone();
         let id =
@@ -168,35 +161,69 @@ impl Ordering {
 
 struct Placement {
     order: Order,
-    card: String,
+    checkout: Checkout,
     trace_id: String,
     key: Option<String>,
-    /// The request as text: the same for the same request.
-    fingerprint: String,
+    request: Request,
 }
 
+/// Writes all that belongs to a new order. Two requests with one key may come here side by
+/// side: the second waits for the first one's transaction and then finds its order.
 async fn place_in(tx: &mut Tx, sagas: &CheckoutSagas, placement: &Placement) -> Result<String> {
-    let order = &placement.order;
-    if let Some(key) = &placement.key {
-        let request =
-            Request { request: placement.fingerprint.clone(), order_id: order.id.clone() };
-        match store::claim_request(tx, &order.customer, key, &request, now_ms()).await? {
-            None => {}
-            Some(earlier) if earlier.request == request.request => {
-                return Ok(earlier.order_id);
-            }
-            Some(_) => {
-                return Err(Error::already_exists(
-                    "IDEMPOTENCY_KEY_REUSED",
-                    "this idempotency key was used for another request",
-                ));
-            }
+    let Placement { order, checkout, trace_id, key, request } = placement;
+    if let Some(key) = key
+        && let Some(earlier) =
+            store::claim_request(tx, &order.customer, key, request, now_ms()).await?
+    {
+        return same(earlier, &request.fingerprint);
+    }
+    store::insert(tx, order, trace_id, now_ms()).await?;
+    sagas.start(tx, &order.id, checkout.clone()).await?;
+    Ok(order.id.clone())
+}
+
+/// The order of a request, or every field that is wrong with it.
+fn checked(request: &PlaceOrder, key: Option<&str>) -> Result<Order> {
+    let id = uuid::Uuid::now_v7().to_string();
+    let placed = Order::place(id, request.customer.clone(), request.lines.clone());
+    let mut wrong = placed.as_ref().err().cloned().unwrap_or_default();
+    let mut length = |field: &str, text: &str, most: usize| {
+        if !(1..=most).contains(&text.len()) {
+            let problem = format!("must have 1 to {most} bytes");
+            wrong.push(Invalid { field: field.to_owned(), problem });
+        }
+    };
+    length("card_token", request.card.expose(), MAX_CARD);
+    if let Some(key) = key {
+        length("idempotency-key", key, MAX_KEY);
+    }
+    match placed {
+        Ok(order) if wrong.is_empty() => Ok(order),
+        _ => {
+            let refusal = Error::invalid_argument("INVALID_REQUEST", "the request is not valid");
+            let add = |error: Error, Invalid { field, problem }| error.with_field(field, problem);
+            Err(wrong.into_iter().fold(refusal, add))
         }
     }
-    store::insert(tx, order, &placement.trace_id, now_ms()).await?;
-    let checkout = Checkout::of(order, &placement.card);
-    sagas.start(tx, &order.id, checkout).await?;
-    Ok(order.id.clone())
+}
+
+/// The same for the same request. A digest, so that no card token lies beside the key.
+fn fingerprint(request: &PlaceOrder) -> Result<String> {
+    let lines: Vec<_> = request.lines.iter().map(|line| (&line.sku, line.quantity)).collect();
+    let text = serde_json::to_vec(&(&request.customer, request.card.expose(), lines))
+        .map_err(Error::internal)?;
+    Ok(format!("{:x}", Sha256::digest(text)))
+}
+
+/// The order of an earlier request, if that was the same.
+fn same(earlier: Request, fingerprint: &str) -> Result<String> {
+    if earlier.fingerprint == fingerprint {
+        return Ok(earlier.order_id);
+    }
+    Err(Error::already_exists(
+        "IDEMPOTENCY_KEY_REUSED",
+        "this idempotency key was used for another request",
+    ))
 }
 
 /// Confirms an order and tells of it.
@@ -234,10 +261,6 @@ async fn locked(tx: &mut Tx, id: &str) -> Result<Order> {
 
 fn not_found(id: &str) -> Error {
     Error::not_found("ORDER_NOT_FOUND", "there is no such order").with_detail("id", id)
-}
-
-fn invalid_request() -> Error {
-    Error::invalid_argument("INVALID_REQUEST", "the request is not valid")
 }
 
 fn forbidden(Forbidden { from, to }: Forbidden) -> Error {

@@ -26,13 +26,26 @@ pub struct Stored {
     pub trace_id: String,
 }
 
-/// What a request with an idempotency key asked for, and the order that it made.
+/// A request with an idempotency key.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The request as text.
-    pub request: String,
-    /// The order's key.
+    /// The same for the same request.
+    pub fingerprint: String,
+    /// The order that it made.
     pub order_id: String,
+}
+
+/// Orders with their lines: one row for each line, to be read by [`read`].
+macro_rules! select {
+    ($orders:literal, $rest:literal) => {
+        concat!(
+            "select o.id, o.customer_id, o.status, o.reason, o.total_minor, o.currency,
+             o.trace_id, l.sku, l.quantity from ",
+            $orders,
+            " o join order_lines l on l.order_id = o.id ",
+            $rest
+        )
+    };
 }
 
 /// Adds a new order.
@@ -53,56 +66,44 @@ pub async fn insert(tx: &mut Tx, order: &Order, trace_id: &str, now_ms: i64) -> 
     Ok(())
 }
 
+/// The request with this key, if there was one.
+pub async fn find_request(db: &Db, customer: &str, key: &str) -> Result<Option<Request>> {
+    let row = db.fetch_optional(REQUEST, params![customer, key]).await?;
+    row.as_ref().map(request).transpose()
+}
+
 /// Remembers the request under its key, or gives the earlier one with that key. A second
 /// caller waits here for the first one's transaction.
 pub async fn claim_request(
     tx: &mut Tx,
     customer: &str,
     key: &str,
-    request: &Request,
+    new: &Request,
     now_ms: i64,
 ) -> Result<Option<Request>> {
     let inserted = tx
         .execute(
-            "insert into order_requests (customer_id, idempotency_key, request, order_id, made_at)
+            "insert into order_requests
+                (customer_id, idempotency_key, fingerprint, order_id, made_at)
              values ($1, $2, $3, $4, $5) on conflict (customer_id, idempotency_key) do nothing",
-            params![customer, key, &*request.request, &*request.order_id, now_ms],
+            params![customer, key, &*new.fingerprint, &*new.order_id, now_ms],
         )
         .await?;
     if inserted == 1 {
         return Ok(None);
     }
-    let row = tx
-        .fetch_optional(
-            "select request, order_id from order_requests
-             where customer_id = $1 and idempotency_key = $2",
-            params![customer, key],
-        )
-        .await?;
-    row.map(|row| {
-        Ok(Request { request: row.text(0)?.to_owned(), order_id: row.text(1)?.to_owned() })
-    })
-    .transpose()
+    let row = tx.fetch_optional(REQUEST, params![customer, key]).await?;
+    row.as_ref().map(request).transpose()
 }
+
+const REQUEST: &str = "select fingerprint, order_id from order_requests
+    where customer_id = $1 and idempotency_key = $2";
 
 /// Reads an order, and nobody else changes it until the transaction ends.
 pub async fn lock(tx: &mut Tx, id: &str) -> Result<Option<Order>> {
-    let row = tx
-        .fetch_optional(
-            "update orders set id = id where id = $1
-             returning id, customer_id, status, reason, total_minor, currency, trace_id",
-            params![id],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let lines = tx
-        .fetch_all(
-            "select order_id, sku, quantity from order_lines where order_id = $1 order by position",
-            params![id],
-        )
-        .await?;
-    let lines = lines.iter().map(line).collect::<Result<_>>()?;
-    Ok(Some(stored(&row, lines)?.order))
+    tx.execute("update orders set id = id where id = $1", params![id]).await?;
+    let rows = tx.fetch_all(ONE, params![id]).await?;
+    Ok(read(&rows)?.pop().map(|stored| stored.order))
 }
 
 /// Writes a changed order.
@@ -126,57 +127,37 @@ pub async fn save(tx: &mut Tx, order: &Order, now_ms: i64) -> Result<()> {
 
 /// One order.
 pub async fn find(db: &Db, id: &str) -> Result<Option<Stored>> {
-    let row = db
-        .fetch_optional(
-            "select id, customer_id, status, reason, total_minor, currency, trace_id
-             from orders where id = $1",
-            params![id],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let lines = db
-        .fetch_all(
-            "select order_id, sku, quantity from order_lines where order_id = $1 order by position",
-            params![id],
-        )
-        .await?;
-    let lines = lines.iter().map(line).collect::<Result<_>>()?;
-    stored(&row, lines).map(Some)
+    let rows = db.fetch_all(ONE, params![id]).await?;
+    Ok(read(&rows)?.pop())
 }
+
+const ONE: &str = select!("orders", "where o.id = $1 order by l.position");
 
 /// The newest orders of a customer, at most [`MAX_ORDERS`].
 pub async fn of_customer(db: &Db, customer: &str) -> Result<Vec<Stored>> {
-    let rows = db
-        .fetch_all(
-            "select id, customer_id, status, reason, total_minor, currency, trace_id
-             from orders where customer_id = $1 order by placed_at desc, id desc limit $2",
-            params![customer, MAX_ORDERS],
-        )
-        .await?;
-    // All their lines in one query, not one for each order.
-    let lines = db
-        .fetch_all(
-            "select l.order_id, l.sku, l.quantity from order_lines l
-             join (select id from orders where customer_id = $1
-                   order by placed_at desc, id desc limit $2) o on o.id = l.order_id
-             order by l.order_id, l.position",
-            params![customer, MAX_ORDERS],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let id = row.text(0)?;
-            let own = lines.iter().filter(|line| line.text(0).is_ok_and(|owner| owner == id));
-            stored(row, own.map(line).collect::<Result<_>>()?)
-        })
-        .collect()
+    const NEWEST: &str = select!(
+        "(select * from orders where customer_id = $1 order by placed_at desc, id desc limit $2)",
+        "order by o.placed_at desc, o.id desc, l.position"
+    );
+    let rows = db.fetch_all(NEWEST, params![customer, MAX_ORDERS]).await?;
+    read(&rows)
 }
 
-fn line(row: &Row) -> Result<Line> {
-    Ok(Line { sku: row.text(1)?.to_owned(), quantity: row.int(2)? })
+/// The orders of these rows, in which the lines of an order stand together.
+fn read(rows: &[Row]) -> Result<Vec<Stored>> {
+    let mut orders: Vec<Stored> = Vec::new();
+    for row in rows {
+        let line = Line { sku: row.text(7)?.to_owned(), quantity: row.int(8)? };
+        let id = row.text(0)?;
+        match orders.last_mut() {
+            Some(stored) if stored.order.id == id => stored.order.lines.push(line),
+            _ => orders.push(stored(row, line)?),
+        }
+    }
+    Ok(orders)
 }
 
-fn stored(row: &Row, lines: Vec<Line>) -> Result<Stored> {
+fn stored(row: &Row, first: Line) -> Result<Stored> {
     let status = row.text(2)?;
     let total = match (row.opt_int(4)?, row.opt_text(5)?) {
         (Some(minor), Some(currency)) => Some(Money { minor, currency: currency.to_owned() }),
@@ -185,11 +166,15 @@ fn stored(row: &Row, lines: Vec<Line>) -> Result<Stored> {
     let order = Order {
         id: row.text(0)?.to_owned(),
         customer: row.text(1)?.to_owned(),
-        lines,
+        lines: vec![first],
         status: Status::parse(status)
             .ok_or_else(|| Error::internal(format!("unknown order status `{status}`")))?,
         total,
         reason: row.opt_text(3)?.map(str::to_owned),
     };
     Ok(Stored { order, trace_id: row.text(6)?.to_owned() })
+}
+
+fn request(row: &Row) -> Result<Request> {
+    Ok(Request { fingerprint: row.text(0)?.to_owned(), order_id: row.text(1)?.to_owned() })
 }

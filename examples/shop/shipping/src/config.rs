@@ -2,7 +2,8 @@
 
 use chassis::Secret;
 use chassis::data::DatabaseConfig;
-use chassis::messaging::BrokerConfig;
+use chassis::messaging::outbox::OutboxConfig;
+use chassis::messaging::{BrokerConfig, ConsumerConfig};
 use serde::{Deserialize, Serialize};
 
 /// What can be set.
@@ -13,6 +14,10 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// The broker that all services share.
     pub broker: BrokerConfig,
+    /// How what is told leaves the database.
+    pub outbox: OutboxConfig,
+    /// How what others tell is heard.
+    pub consumer: ConsumerConfig,
 }
 
 impl Default for Config {
@@ -26,6 +31,8 @@ impl Default for Config {
                 url: Secret::new("embedded:data/broker"),
                 ..BrokerConfig::default()
             },
+            outbox: OutboxConfig::default(),
+            consumer: ConsumerConfig::default(),
         }
     }
 }

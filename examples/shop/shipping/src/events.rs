@@ -21,6 +21,7 @@ pub(crate) fn shipped(parcel: &Parcel) -> ParcelShipped {
 /// Hears that an order is confirmed.
 pub fn consumer(shipping: &Shipping) -> Consumer<Shipping> {
     Consumer::new(&shipping.broker, &shipping.db, "shipping", shipping.clone())
+        .with_config(shipping.consumer.clone())
         .on::<OrderConfirmed>(order_confirmed)
 }
 

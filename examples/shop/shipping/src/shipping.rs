@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use chassis::Result;
 use chassis::core::{App, Probe};
 use chassis::data::{Db, Tx};
-use chassis::messaging::{Broker, Inbox, Outbox, Relay};
+use chassis::messaging::{Broker, ConsumerConfig, Inbox, Outbox, Relay};
 
 use crate::config::Config;
 use crate::domain::Parcel;
@@ -16,6 +16,7 @@ use crate::{events, store};
 pub struct Shipping {
     pub(crate) db: Db,
     pub(crate) broker: Broker,
+    pub(crate) consumer: ConsumerConfig,
     outbox: Outbox,
 }
 
@@ -29,12 +30,12 @@ impl Shipping {
         let pool = db.clone();
         app.on_close("shipping-db", move || async move { pool.close().await });
         let broker = Broker::connect(&config.broker).await?;
-        let outbox = Outbox::new(&db, "shipping");
+        let outbox = Outbox::new(&db, "shipping").with_config(config.outbox.clone());
         let inbox = Inbox::new(&db);
         for migrations in [outbox.migrations(), inbox.migrations(), store::migrations()] {
             db.migrate(&migrations).await?;
         }
-        Ok(Shipping { db, broker, outbox })
+        Ok(Shipping { db, broker, consumer: config.consumer.clone(), outbox })
     }
 
     /// Asks the database whether it answers.

@@ -5,10 +5,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use chassis::Secret;
 use chassis::http::{Json, Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 
 use crate::Ordering;
+use crate::domain;
 use crate::ordering::PlaceOrder;
 use crate::store::Stored;
 
@@ -61,17 +63,22 @@ async fn place(
     headers: HeaderMap,
     Json(order): Json<NewOrder>,
 ) -> Result<Response, Problem> {
+    // A key that is not text is refused as an empty one is.
     let key = headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default());
     let request = PlaceOrder {
         customer: order.customer_id,
-        card: order.card_token,
-        lines: order.lines.into_iter().map(|line| (line.sku, line.quantity)).collect(),
+        card: Secret::new(order.card_token),
+        lines: order
+            .lines
+            .into_iter()
+            .map(|line| domain::Line { sku: line.sku, quantity: line.quantity })
+            .collect(),
     };
-    let order = ordering.place(request, key).await?;
-    let location = HeaderValue::from_str(&format!("/orders/{}", order.order.id))
+    let placed = ordering.place(request, key).await?;
+    let location = HeaderValue::from_str(&format!("/orders/{}", placed.order.id))
         .map_err(chassis::Error::internal)?;
     let headers = [(header::LOCATION, location)];
-    Ok((StatusCode::ACCEPTED, headers, Json(to_wire(order))).into_response())
+    Ok((StatusCode::ACCEPTED, headers, Json(to_wire(placed))).into_response())
 }
 
 async fn show(
