@@ -577,6 +577,16 @@ mod tests {
         (app, log)
     }
 
+    /// Waits for a condition, on the paused clock.
+    async fn until(holds: impl Fn() -> bool) {
+        let wait = async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn it_starts_in_order_and_stops_in_reverse() {
         use Behaviour::{Announce, Serve};
@@ -589,9 +599,7 @@ mod tests {
         let (trigger, shutdown) = Shutdown::new();
         let running = tokio::spawn(app.run(shutdown));
         health.watch().wait_for(|status| *status == Status::Up).await.unwrap();
-        while log.lock().len() < 3 {
-            tokio::task::yield_now().await;
-        }
+        until(|| log.lock().len() == 3).await;
         let begun = tokio::time::Instant::now();
         trigger.shutdown(Duration::from_secs(30));
         running.await.unwrap().unwrap();
@@ -736,9 +744,7 @@ mod tests {
         }
         drop((run, log));
         // The component held the log; it is gone once the runtime has dropped the task.
-        while held.strong_count() > 0 {
-            tokio::task::yield_now().await;
-        }
+        until(|| held.strong_count() == 0).await;
     }
 
     #[tokio::test(start_paused = true)]

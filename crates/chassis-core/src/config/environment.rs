@@ -120,13 +120,14 @@ fn key_of(name: &str) -> Option<String> {
     source.collect().ok()?.into_keys().next()
 }
 
-/// Whether a variable means this program: it names a section, or a key without one.
+/// Whether a variable means this program: it names a section, or a key without one, or looks
+/// like a section with a slip in it, so that the slip is refused instead of ignored.
 fn is_ours(defaults: &Value, name: &str, key: &str) -> bool {
     let section = key.split('.').next().unwrap_or_default();
     match defaults.get(section) {
         Some(Value::Object(_)) => name.contains("__"),
         Some(_) => true,
-        None => false,
+        None => name.contains("__") && tree::is_slip_of_section(defaults, section),
     }
 }
 

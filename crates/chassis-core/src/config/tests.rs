@@ -166,6 +166,15 @@ fn unknown_keys_are_refused_with_the_nearest() {
 }
 
 #[test]
+fn a_slip_in_the_name_of_a_section_is_refused_and_what_is_not_ours_left_alone() {
+    for (name, nearest) in [("HTPP__PORT", "http.port"), ("DATABSE__URL", "database.url")] {
+        let problem = &problems(&[(name, "1")])[0];
+        assert!(problem.contains(&format!("did you mean `{nearest}`?")), "{problem}");
+    }
+    load(&[("GATEWAY__PORT", "1"), ("HTTP_PORT", "tcp://10.0.0.1:80"), ("XDG__HOME", "x")]);
+}
+
+#[test]
 fn wrong_values_name_key_and_origin() {
     assert_eq!(
         problems(&[("HTTP__PORT", "abc")]),

@@ -107,6 +107,15 @@ pub(super) fn spelt(defaults: &Value, path: &str) -> String {
     keys.join(".")
 }
 
+/// Whether a name is a slip or two away from a section of four letters or more.
+pub(super) fn is_slip_of_section(defaults: &Value, name: &str) -> bool {
+    let mut sections = defaults.as_object().into_iter().flatten();
+    sections.any(|(section, value)| {
+        let slips = strsim::damerau_levenshtein(section, name);
+        value.is_object() && section.len() >= 4 && slips <= section.len() / 4
+    })
+}
+
 /// The known key that looks most like this one, if any does.
 pub(super) fn nearest(defaults: &Value, path: &str) -> Option<String> {
     leaves(defaults)
