@@ -51,7 +51,8 @@ pub(crate) fn help(info: &ServiceInfo, entries: &[Entry]) -> String {
 Usage: {name} [--config FILE] [--check | --print-config | --help | --version]
 
   --config FILE    read settings from this TOML file; the environment wins over it
-  --check          check the settings, print the plan, and exit without serving
+  --check          check the settings, open what the service needs (its database, its
+                   broker), print the plan, and exit without listening
   --print-config   print every setting with its origin, secrets masked
   --help           print this
   --version        print name and version
