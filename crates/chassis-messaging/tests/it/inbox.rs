@@ -21,6 +21,8 @@ on_sqlite! {
     a_message_takes_effect_once,
     a_note_lives_and_dies_with_the_work,
     one_of_many_is_first,
+    a_batch_is_noted_at_once,
+    batches_share_their_messages,
     old_notes_are_removed,
     a_short_retention_is_refused,
 }

@@ -62,6 +62,52 @@ pub(crate) async fn one_of_many_is_first<B: Backend>(db: Db<B>) {
     assert_eq!(firsts, 1);
 }
 
+/// A batch says of each message whether it is the first time, in its order.
+pub(crate) async fn a_batch_is_noted_at_once<B: Backend>(db: Db<B>) {
+    let inbox = inbox(&db).await;
+    handle(&db, &inbox, "a", "m-2").await;
+    handle(&db, &inbox, "b", "m-1").await;
+    let mut tx = db.begin().await.unwrap();
+    let ids = ["m-3", "m-2", "m-1", "m-3", "\"quoted\", \\"];
+    let first = inbox.first_times(&mut tx, "a", &ids).await.unwrap();
+    assert_eq!(first, [true, false, true, false, true]);
+    assert!(inbox.first_times(&mut tx, "a", &[]).await.unwrap().is_empty());
+    tx.commit().await.unwrap();
+    assert!(!handle(&db, &inbox, "a", "\"quoted\", \\").await);
+
+    let many: Vec<String> = (0..2500).map(|n| format!("n-{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let mut tx = db.begin().await.unwrap();
+    let first = inbox.first_times(&mut tx, "a", &many).await.unwrap();
+    tx.rollback().await;
+    assert_eq!(first, vec![true; 2500]);
+    assert!(handle(&db, &inbox, "a", "n-7").await, "the note went with the work");
+}
+
+/// Batches at the same time, with the same messages in different orders: each is
+/// first once, and none waits for ever.
+pub(crate) async fn batches_share_their_messages<B: Backend>(db: Db<B>) {
+    let inbox = inbox(&db).await;
+    let mut tasks = Vec::new();
+    for turn in 0..8 {
+        let (db, inbox) = (db.clone(), inbox.clone());
+        tasks.push(tokio::spawn(async move {
+            let mut ids: Vec<String> = (0..50).map(|n| format!("m-{n}")).collect();
+            ids.rotate_left(turn * 6);
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            let mut tx = db.begin().await.unwrap();
+            let first = inbox.first_times(&mut tx, "a", &ids).await.unwrap();
+            tx.commit().await.unwrap();
+            first.into_iter().filter(|first| *first).count()
+        }));
+    }
+    let mut firsts = 0;
+    for task in tasks {
+        firsts += task.await.unwrap();
+    }
+    assert_eq!(firsts, 50);
+}
+
 /// Notes past their retention are removed, others stay.
 pub(crate) async fn old_notes_are_removed<B: Backend>(db: Db<B>) {
     let inbox = inbox(&db).await.with_retention(Duration::from_secs(3600));

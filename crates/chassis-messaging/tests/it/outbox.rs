@@ -44,4 +44,7 @@ on_sqlite! {
     the_trace_goes_through,
     the_backlog_is_shown,
     nothing_is_lost_among_many_writers,
+    an_operator_looks_and_helps,
+    a_hot_key_delays_no_other,
+    what_is_held_is_bounded_in_bytes,
 }

@@ -18,10 +18,11 @@ use chassis_messaging::outbox::{Clock, Outbox, OutboxConfig};
 use chassis_messaging::{Event, Message, Publisher};
 use chassis_test::eventually;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
 
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ItemAdded {
@@ -52,13 +53,15 @@ type Decide = Box<dyn FnMut(&Message) -> Answer + Send>;
 
 /// A broker in memory that answers as it is told.
 #[derive(Clone)]
-struct Fake {
+pub(crate) struct Fake {
     decide: Arc<parking_lot::Mutex<Decide>>,
     /// Each message in the order of its arrival, with repetitions.
     stored: Arc<parking_lot::Mutex<Vec<Message>>>,
     calls: Arc<AtomicU32>,
     /// A publish takes one permit before it is answered.
     gate: Arc<Semaphore>,
+    /// The only key whose messages stop at the gate; `None`: all do.
+    gated: Option<&'static str>,
 }
 
 impl Fake {
@@ -68,10 +71,11 @@ impl Fake {
             stored: Arc::default(),
             calls: Arc::default(),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            gated: None,
         }
     }
 
-    fn accepting() -> Fake {
+    pub(crate) fn accepting() -> Fake {
         Fake::new(|_| Answer::Accept)
     }
 
@@ -83,7 +87,7 @@ impl Fake {
         *self.decide.lock() = Box::new(|_| Answer::Accept);
     }
 
-    fn stored(&self) -> Vec<Message> {
+    pub(crate) fn stored(&self) -> Vec<Message> {
         self.stored.lock().clone()
     }
 
@@ -105,7 +109,9 @@ impl Publisher for Fake {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.calls.fetch_add(1, Ordering::SeqCst);
-            self.gate.acquire().await.unwrap().forget();
+            if self.gated.is_none() || self.gated == message.key.as_deref() {
+                self.gate.acquire().await.unwrap().forget();
+            }
             let answer = (self.decide.lock())(&message);
             tokio::task::yield_now().await;
             match answer {
@@ -122,7 +128,7 @@ impl Publisher for Fake {
     }
 }
 
-fn quick() -> OutboxConfig {
+pub(crate) fn quick() -> OutboxConfig {
     OutboxConfig {
         poll: Duration::from_millis(20),
         lease: Duration::from_millis(600),
@@ -133,20 +139,20 @@ fn quick() -> OutboxConfig {
     }
 }
 
-async fn outbox<B: Backend>(db: &Db<B>, config: OutboxConfig) -> Outbox<B> {
+pub(crate) async fn outbox<B: Backend>(db: &Db<B>, config: OutboxConfig) -> Outbox<B> {
     let outbox = Outbox::new(db, "tester").with_config(config);
     db.migrate(&outbox.migrations()).await.unwrap();
     outbox
 }
 
-struct Running {
+pub(crate) struct Running {
     trigger: ShutdownTrigger,
     task: JoinHandle<Result<()>>,
     env: Env,
 }
 
 impl Running {
-    async fn start<B: Backend>(outbox: &Outbox<B>, broker: &Fake) -> Running {
+    pub(crate) async fn start<B: Backend>(outbox: &Outbox<B>, broker: &Fake) -> Running {
         let env = Env::test("relay");
         let (trigger, shutdown) = Shutdown::new();
         let (ready, is_ready) = Ready::channel();
@@ -156,13 +162,18 @@ impl Running {
         Running { trigger, task, env }
     }
 
-    async fn stop(self, drain: Duration) {
+    pub(crate) async fn stop(self, drain: Duration) {
         self.trigger.shutdown(drain);
         self.task.await.unwrap().unwrap();
     }
 }
 
-async fn append<B: Backend>(db: &Db<B>, outbox: &Outbox<B>, key: &str, number: u32) -> String {
+pub(crate) async fn append<B: Backend>(
+    db: &Db<B>,
+    outbox: &Outbox<B>,
+    key: &str,
+    number: u32,
+) -> String {
     let mut tx = db.begin().await.unwrap();
     let event = ItemAdded { key: key.to_owned(), number };
     let id = outbox.append(&mut tx, &event).await.unwrap();
@@ -171,7 +182,7 @@ async fn append<B: Backend>(db: &Db<B>, outbox: &Outbox<B>, key: &str, number: u
 }
 
 /// Rows by state: pending, published, parked.
-async fn states<B: Backend>(db: &Db<B>) -> [i64; 3] {
+pub(crate) async fn states<B: Backend>(db: &Db<B>) -> [i64; 3] {
     let sql = "SELECT state, COUNT(*) FROM chassis_outbox GROUP BY state";
     let mut states = [0; 3];
     for row in db.fetch_all(sql, Vec::new()).await.unwrap() {
@@ -180,7 +191,7 @@ async fn states<B: Backend>(db: &Db<B>) -> [i64; 3] {
     states
 }
 
-async fn until_states<B: Backend>(db: &Db<B>, what: &str, expected: [i64; 3]) {
+pub(crate) async fn until_states<B: Backend>(db: &Db<B>, what: &str, expected: [i64; 3]) {
     eventually(what, SOON, async || (states(db).await == expected).then_some(())).await;
 }
 
@@ -252,8 +263,8 @@ pub(crate) async fn poison_is_parked_and_blocks_only_its_key<B: Backend>(db: Db<
     append(&db, &outbox, "a", 2).await;
     append(&db, &outbox, "b", 1).await;
     let refused = poison.clone();
-    let order = Arc::new(parking_lot::Mutex::new(Vec::new()));
-    let seen = order.clone();
+    let attempts = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = attempts.clone();
     let broker = Fake::new(move |message| {
         seen.lock().push((message.key.clone().unwrap(), message.id == refused));
         if message.id == refused { Answer::Refuse } else { Answer::Accept }
@@ -261,7 +272,7 @@ pub(crate) async fn poison_is_parked_and_blocks_only_its_key<B: Backend>(db: Db<
     let relay = Running::start(&outbox, &broker).await;
     until_states(&db, "the poison is parked, the rest published", [0, 2, 1]).await;
     let of_a: Vec<bool> =
-        order.lock().iter().filter(|(key, _)| key == "a").map(|(_, poison)| *poison).collect();
+        attempts.lock().iter().filter(|(key, _)| key == "a").map(|(_, poison)| *poison).collect();
     assert_eq!(of_a, [true, true, true, false], "three tries, and only then the next row");
     let parked = outbox.parked(10).await.unwrap();
     assert_eq!(parked.len(), 1);
@@ -535,4 +546,108 @@ pub(crate) async fn nothing_is_lost_among_many_writers<B: Backend>(db: Db<B>) {
     for (writer, numbers) in broker.numbers() {
         assert_eq!(numbers, (0..20).collect::<Vec<_>>(), "{writer}");
     }
+}
+
+/// What an operator may ask: how it stands, what was given up, again, away, replay.
+pub(crate) async fn an_operator_looks_and_helps<B: Backend>(db: Db<B>) {
+    let config = OutboxConfig { max_attempts: 1, ..quick() };
+    let outbox = outbox(&db, config).await;
+    let broker = Fake::new(|_| Answer::Refuse);
+    for number in 0..3 {
+        append(&db, &outbox, "key", number).await;
+    }
+    let pending = outbox.pending(2).await.unwrap();
+    assert_eq!(pending[0].to_event::<ItemAdded>().unwrap().number, 0);
+    let relay = Running::start(&outbox, &broker).await;
+    until_states(&db, "all are parked", [0, 0, 3]).await;
+    let ask = async |name: &str, args: serde_json::Value| {
+        relay.env.operations().run(name, args, true).await
+    };
+    let status = ask("outbox/status", json!({})).await.unwrap();
+    assert_eq!((&status["depth"], &status["parked"]), (&json!(0), &json!(3)));
+    let held = status["partitions"]["held"].as_object().unwrap();
+    assert_eq!(held.values().next().unwrap().as_array().unwrap().len(), 16);
+
+    let parked = ask("outbox/parked", json!({ "limit": "2" })).await.unwrap();
+    let parked = parked.as_array().unwrap();
+    assert_eq!(parked.len(), 2);
+    assert!(parked[0]["reason"].as_str().unwrap().contains("no, thanks"), "{parked:?}");
+
+    broker.now_accept();
+    let seq = &parked[0]["seq"];
+    assert_eq!(ask("outbox/retry", json!({ "seq": seq })).await.unwrap()["rows"], 1);
+    until_states(&db, "one is published", [0, 1, 2]).await;
+    let gone = ask("outbox/retry", json!({ "seq": seq })).await.unwrap_err();
+    assert_eq!(gone.reason(), "ROW_NOT_PARKED");
+    let seq = &parked[1]["seq"];
+    assert_eq!(ask("outbox/discard", json!({ "seq": seq })).await.unwrap()["rows"], 1);
+    assert_eq!(ask("outbox/retry", json!({ "seq": "all" })).await.unwrap()["rows"], 1);
+    until_states(&db, "the last one is published", [0, 2, 0]).await;
+    assert_eq!(ask("outbox/discard", json!({ "seq": "all" })).await.unwrap()["rows"], 0);
+
+    assert_eq!(ask("outbox/replay", json!({ "since": "10m" })).await.unwrap()["rows"], 2);
+    eventually("published twice", SOON, async || (broker.stored().len() == 4).then_some(())).await;
+    until_states(&db, "and marked again", [0, 2, 0]).await;
+    assert_eq!(ask("outbox/pending", json!({})).await.unwrap(), json!([]));
+    let future = json!({ "since": i64::MAX });
+    assert_eq!(ask("outbox/replay", future).await.unwrap()["rows"], 0);
+    assert!(ask("outbox/replay", json!({ "since": "soon" })).await.is_err());
+    relay.stop(SOON).await;
+}
+
+/// A key whose messages the broker does not answer, with a backlog far beyond the
+/// window, keeps no other key from being published; and it loses its order to
+/// nobody when it goes on.
+pub(crate) async fn a_hot_key_delays_no_other<B: Backend>(db: Db<B>) {
+    let config = OutboxConfig { window: 32, per_key: 8, max_in_flight: 16, ..quick() };
+    let outbox = outbox(&db, config).await;
+    let mut tx = db.begin().await.unwrap();
+    for number in 0..300 {
+        let event = ItemAdded { key: "hot".into(), number };
+        outbox.append(&mut tx, &event).await.unwrap();
+    }
+    // All partitions, the one of the hot key among them.
+    for key in 0..60 {
+        let event = ItemAdded { key: format!("calm-{key}"), number: 0 };
+        outbox.append(&mut tx, &event).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let broker = Fake { gated: Some("hot"), ..Fake::behind_a_gate() };
+    let relay = Running::start(&outbox, &broker).await;
+    until_states(&db, "the others are published", [300, 60, 0]).await;
+    broker.gate.add_permits(10_000);
+    until_states(&db, "all are published", [0, 360, 0]).await;
+    relay.stop(SOON).await;
+    assert_eq!(broker.numbers()["hot"], (0..300).collect::<Vec<_>>());
+}
+
+/// Large rows wait in the table, not in memory; a row larger than the whole window
+/// gets through, and those behind it keep their places.
+pub(crate) async fn what_is_held_is_bounded_in_bytes<B: Backend>(db: Db<B>) {
+    let config = OutboxConfig { window_bytes: 150_000, ..quick() };
+    let outbox = outbox(&db, config).await;
+    let mut ids = Vec::new();
+    let mut tx = db.begin().await.unwrap();
+    for number in 0..12_usize {
+        let bytes = if number == 5 { 400_000 } else { 60_000 };
+        let key = format!("key-{}", number % 3);
+        let message = Message::new("items.large", "item.v1", vec![7; bytes]).with_key(key);
+        ids.push(outbox.append_message(&mut tx, message).await.unwrap());
+    }
+    tx.commit().await.unwrap();
+    let broker = Fake::behind_a_gate();
+    let relay = Running::start(&outbox, &broker).await;
+    eventually("what fits is under way", SOON, async || {
+        (broker.calls.load(Ordering::SeqCst) == 2).then_some(())
+    })
+    .await;
+    broker.gate.add_permits(1000);
+    until_states(&db, "all are published", [0, 12, 0]).await;
+    relay.stop(SOON).await;
+    for key in 0..3 {
+        let of_key = broker.stored().into_iter().filter(|m| m.key == Some(format!("key-{key}")));
+        let expected: Vec<_> = ids.iter().skip(key).step_by(3).cloned().collect();
+        assert_eq!(of_key.map(|m| m.id).collect::<Vec<_>>(), expected);
+    }
+    assert!(broker.stored().iter().any(|message| message.payload.len() == 400_000));
 }

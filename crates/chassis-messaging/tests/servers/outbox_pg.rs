@@ -1,4 +1,4 @@
-//! Outbox, inbox and sagas on PostgreSQL: the scenarios of `tests/it`, natively
+//! Outbox and inbox on PostgreSQL: the scenarios of `tests/it`, natively
 //! and through `Any`.
 #![allow(clippy::unwrap_used)]
 
@@ -7,10 +7,10 @@ use chassis_test::servers::Postgres;
 
 #[path = "../it/inbox_scenarios.rs"]
 mod inbox_scenarios;
+#[path = "outbox_pg_scenarios.rs"]
+mod outbox_pg_scenarios;
 #[path = "../it/outbox_scenarios.rs"]
 mod outbox_scenarios;
-#[path = "../it/saga_scenarios.rs"]
-mod saga_scenarios;
 
 /// A fresh database.
 async fn scratch<B: Backend>() -> Db<B> {
@@ -50,29 +50,23 @@ on_postgres! { outbox, outbox_scenarios:
     the_trace_goes_through,
     the_backlog_is_shown,
     nothing_is_lost_among_many_writers,
+    an_operator_looks_and_helps,
+    a_hot_key_delays_no_other,
+    what_is_held_is_bounded_in_bytes,
+}
+
+on_postgres! { shared, outbox_pg_scenarios:
+    others_in_another_process_are_woken,
+    publishing_goes_on_while_marking,
+    many_published_rows_slow_nothing,
 }
 
 on_postgres! { inbox, inbox_scenarios:
     a_message_takes_effect_once,
     a_note_lives_and_dies_with_the_work,
     one_of_many_is_first,
+    a_batch_is_noted_at_once,
+    batches_share_their_messages,
     old_notes_are_removed,
     a_short_retention_is_refused,
-}
-
-on_postgres! { saga, saga_scenarios:
-    fail_every_step,
-    a_fault_that_lasts,
-    the_current_step_is_undone_if_it_may_have_happened,
-    a_second_start_is_refused,
-    a_wait_that_times_out,
-    versions,
-    a_paused_runner_writes_nothing,
-    a_long_step_keeps_its_lease,
-    an_instance_can_be_asked,
-    steps_belong_to_the_trace_of_the_start,
-    what_has_ended_is_removed_in_time,
-    runners_share_the_work,
-    a_drain_that_takes_too_long_is_a_crash,
-    a_wrong_definition_is_refused,
 }

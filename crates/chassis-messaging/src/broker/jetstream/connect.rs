@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use async_nats::connection::State;
 use async_nats::client::RequestErrorKind;
+use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use bytes::Bytes;
 use chassis_core::{Error, Result};
@@ -31,9 +31,13 @@ pub(super) async fn connect(
     let pause = Backoff { base: FIRST_PAUSE, cap: LONGEST_PAUSE, factor: 2.0 };
     let mut attempt = 0;
     loop {
-        let (count, connections) = watch::channel(0);
+        let (count, mut connections) = watch::channel(0);
         let error = match options(count).connect(&servers[..]).await {
             Ok(client) => {
+                // Told of a little later; whoever looks for changes must not see this one.
+                let told = connections.wait_for(|count| *count > 0);
+                let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+                connections.mark_unchanged();
                 let version = client.server_info().version;
                 tracing::info!(servers = %names, %version, "connected to NATS");
                 return Ok((client, connections));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chassis_core::{BoxFuture, Result};
 use tokio::sync::mpsc;
 
-use super::order::Ticket;
+use super::key_order::Ticket;
 use super::unavailable;
 use crate::broker::{Acknowledge, Answer, Deliveries, Delivery};
 use crate::message::Message;

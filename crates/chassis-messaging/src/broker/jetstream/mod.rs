@@ -21,7 +21,7 @@
 mod connect;
 mod deliveries;
 mod headers;
-mod order;
+mod key_order;
 mod pull;
 mod streams;
 mod time;
@@ -37,6 +37,7 @@ use chassis_core::{BoxFuture, Code, Error, Result};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{BrokerConfig, Deliveries, Driver, Publisher, Subscriber, Subscription};
 use crate::message::{DEAD_LETTER_BYTES, Message};
@@ -48,6 +49,9 @@ const MAX_UNACKNOWLEDGED: usize = 4096;
 /// The server counts the headers as they are written, and a dead letter has more
 /// of them than its original.
 const PAYLOAD_ROOM: usize = DEAD_LETTER_BYTES + 16 * 1024;
+
+/// How long closing waits for the server to take the last answers.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A connection to NATS with JetStream.
 pub struct JetStream {
@@ -62,6 +66,8 @@ struct Shared {
     /// Streams that are known to exist.
     streams: Mutex<HashSet<String>>,
     closing: CancellationToken,
+    /// The tasks of the subscriptions.
+    pullers: TaskTracker,
 }
 
 impl JetStream {
@@ -92,6 +98,7 @@ impl JetStream {
             connections,
             streams: Mutex::default(),
             closing: CancellationToken::new(),
+            pullers: TaskTracker::new(),
         };
         Ok(JetStream { shared: Arc::new(shared) })
     }
@@ -183,10 +190,15 @@ impl Driver for JetStream {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.shared.closing.cancel();
-            // Answers are on their way out; do not wait for a server that is gone.
+            self.shared.pullers.close();
             let client = self.shared.context.client();
-            let flush = tokio::time::timeout(Duration::from_secs(1), client.flush());
-            if !matches!(flush.await, Ok(Ok(()))) {
+            let last_words = async {
+                self.shared.pullers.wait().await;
+                client.flush().await
+            };
+            // Bounded: the server may be gone.
+            let last_words = tokio::time::timeout(CLOSE_PATIENCE, last_words);
+            if !matches!(last_words.await, Ok(Ok(()))) {
                 tracing::warn!("NATS did not take the last answers; those messages come again");
             }
         })

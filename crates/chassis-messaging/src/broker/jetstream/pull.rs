@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use async_nats::{Client, StatusCode, Subscriber};
 use chassis_core::Result;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::deliveries::{Answered, Held, JetStreamDeliveries, Pulled};
-use super::order::Order;
+use super::key_order::KeyOrder;
 use super::{Shared, connect, headers, streams, unavailable};
 use crate::broker::{Answer, Delivery, Subscription};
 use crate::topic::segment;
@@ -41,6 +41,9 @@ const NO_PLACE: Duration = Duration::from_secs(1);
 /// The pause after the server said that there is no such consumer.
 const REPAIR_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long the server gets for taking leave.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Makes stream and consumer and begins to pull.
 pub(super) async fn start(
     shared: Arc<Shared>,
@@ -62,6 +65,7 @@ pub(super) async fn start(
     let (answers, answered) = mpsc::channel(most * 2);
     let stream = segment(&subscription.topic);
     let durable = streams::durable_name(&subscription.group, &subscription.topic);
+    let pullers = shared.pullers.clone();
     let puller = Puller {
         client,
         next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"),
@@ -69,7 +73,7 @@ pub(super) async fn start(
         inbox,
         request: None,
         requests: 0,
-        order: Order::new(),
+        lines: KeyOrder::new(),
         in_hand: 0,
         out,
         answers,
@@ -77,7 +81,7 @@ pub(super) async fn start(
         broken: false,
         shared,
     };
-    tokio::spawn(puller.run());
+    pullers.spawn(puller.run());
     Ok(JetStreamDeliveries::new(deliveries))
 }
 
@@ -113,7 +117,7 @@ struct Puller {
     inbox: Inbox,
     request: Option<Request>,
     requests: u64,
-    order: Order<Pulled>,
+    lines: KeyOrder<Pulled>,
     /// Deliveries without an answer.
     in_hand: usize,
     out: mpsc::Sender<Delivery>,
@@ -130,7 +134,7 @@ impl Puller {
         let mut keep_alive = interval(self.subscription.ack_wait / 3);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.order.advance(Instant::now());
+            self.lines.advance(Instant::now());
             self.hand_out();
             if self.broken {
                 let out = self.out.clone();
@@ -142,7 +146,7 @@ impl Puller {
             }
             self.ask().await;
             let timer = self.request.as_ref().map(|request| request.lost_at);
-            let timer = timer.into_iter().chain(self.order.next_timer()).min();
+            let timer = timer.into_iter().chain(self.lines.next_timer()).min();
             tokio::select! {
                 () = shared.closing.cancelled() => break,
                 () = self.out.closed() => break,
@@ -161,7 +165,7 @@ impl Puller {
 
     fn hand_out(&mut self) {
         while self.in_hand < self.subscription.max_in_flight {
-            let Some((pulled, ticket)) = self.order.next() else { return };
+            let Some((pulled, ticket)) = self.lines.next() else { return };
             self.in_hand += 1;
             let attempt = pulled.attempt;
             let message = pulled.message.clone();
@@ -175,7 +179,7 @@ impl Puller {
     /// Asks for as many messages as there are free hands, once the last request
     /// is through.
     async fn ask(&mut self) {
-        let busy = self.in_hand + self.order.ready();
+        let busy = self.in_hand + self.lines.ready();
         let free = self.subscription.max_in_flight.saturating_sub(busy);
         if self.request.is_some() || free == 0 || !connect::is_connected(&self.client) {
             return;
@@ -220,7 +224,7 @@ impl Puller {
     async fn place(&mut self, pulled: Pulled) {
         let key = pulled.message.key.clone();
         let until = Instant::now() + NO_PLACE + self.grace();
-        let refused = self.order.arrive(pulled.seq, key.as_deref(), pulled, PARKED, until);
+        let refused = self.lines.arrive(pulled.seq, key.as_deref(), pulled, PARKED, until);
         if let Some(pulled) = refused {
             pulled.send(&self.client, Answer::Nak(NO_PLACE)).await;
         }
@@ -249,9 +253,9 @@ impl Puller {
         match answer {
             Answer::Nak(delay) if !spent => {
                 let until = Instant::now() + *delay + self.grace();
-                self.order.given_back(*seq, key.as_deref(), *ticket, until);
+                self.lines.given_back(*seq, key.as_deref(), *ticket, until);
             }
-            _ => self.order.finished(*seq, key.as_deref(), *ticket),
+            _ => self.lines.finished(*seq, key.as_deref(), *ticket),
         }
     }
 
@@ -265,7 +269,15 @@ impl Puller {
     async fn reopen(&mut self) {
         self.request = None;
         match Inbox::open(&self.client).await {
-            Ok(inbox) => self.inbox = inbox,
+            Ok(inbox) => {
+                let mut old = std::mem::replace(&mut self.inbox, inbox);
+                // What has come is not lost; the stream ends behind it.
+                if old.subscriber.drain().await.is_ok() {
+                    while let Some(Some(message)) = old.subscriber.next().now_or_never() {
+                        self.receive(message).await;
+                    }
+                }
+            }
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "cannot subscribe again, trying on");
                 sleep(REPAIR_PAUSE).await;
@@ -290,7 +302,7 @@ impl Puller {
     }
 
     async fn keep_alive(&self) {
-        for pulled in self.order.waiting() {
+        for pulled in self.lines.waiting() {
             pulled.in_progress(&self.client).await;
         }
     }
@@ -302,23 +314,27 @@ impl Puller {
     }
 
     /// Gives back what nobody will handle here any more.
+    ///
+    /// First the request that stands must go. A server of version 2.9 that finds it
+    /// without a reader when a message is due counts that delivery backwards; it drops
+    /// such requests when it is asked about the consumer.
     async fn give_back(mut self) {
-        for pulled in self.order.waiting() {
-            pulled.send(&self.client, Answer::Nak(Duration::ZERO)).await;
-        }
-        if self.inbox.subscriber.unsubscribe().await.is_err() {
-            return;
-        }
-        // What was on its way still comes, then the stream ends.
-        let rest = async {
-            while let Some(message) = self.inbox.subscriber.next().await {
-                if let Some(pulled) = Pulled::read(message, headers::decode) {
-                    pulled.send(&self.client, Answer::Nak(Duration::ZERO)).await;
+        let mut rest = Vec::new();
+        let leave = async {
+            // Not `unsubscribe`, which drops what is on its way: that still comes, then
+            // the stream ends.
+            if self.inbox.subscriber.drain().await.is_ok() {
+                while let Some(message) = self.inbox.subscriber.next().await {
+                    rest.extend(Pulled::read(message, headers::decode));
                 }
             }
+            streams::look_at_consumer(&self.shared.context, &self.subscription).await;
         };
-        // Bounded: the rest comes again after its ack wait.
-        let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+        // Bounded: the server may be gone. The messages then come after their ack wait.
+        let _ = tokio::time::timeout(LEAVE_PATIENCE, leave).await;
+        for pulled in self.lines.waiting().chain(&rest) {
+            pulled.send(&self.client, Answer::Nak(Duration::ZERO)).await;
+        }
     }
 }
 

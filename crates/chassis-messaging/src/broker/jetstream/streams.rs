@@ -1,17 +1,15 @@
 //! Streams and consumers: their names, and making them where they are missing.
 
-use std::time::Duration;
-
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{ErrorCode, consumer::PullConsumer};
+use async_nats::jetstream::{ErrorCode, consumer};
 use chassis_core::{Error, Result};
 
 use super::unavailable;
 use crate::broker::{BrokerConfig, Subscription};
-use crate::topic::segment;
+use crate::topic::{DEAD_LETTERS, segment};
 
 /// Unanswered messages that a consumer may have over all its subscribers,
 /// delayed ones included.
@@ -48,13 +46,15 @@ pub(super) async fn ensure_stream(
 }
 
 async fn create_stream(context: &Context, segment: &str, config: &BrokerConfig) -> Result<()> {
+    let dead_letters = segment == DEAD_LETTERS;
+    let max_age = if dead_letters { config.dead_letter_max_age } else { config.max_age };
     let stream = Config {
         name: segment.to_owned(),
         subjects: vec![segment.to_owned(), format!("{segment}.>")],
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::Old,
         storage: StorageType::File,
-        max_age: config.max_age,
+        max_age,
         duplicate_window: config.duplicate_window,
         num_replicas: config.replicas,
         ..Config::default()
@@ -71,25 +71,49 @@ async fn create_stream(context: &Context, segment: &str, config: &BrokerConfig) 
 }
 
 /// Makes the durable consumer of a (group, topic), or brings it up to date.
-pub(super) async fn ensure_consumer(
-    context: &Context,
-    subscription: &Subscription,
-) -> Result<PullConsumer> {
-    let consumer = pull::Config {
-        durable_name: Some(durable_name(&subscription.group, &subscription.topic)),
+///
+/// One that is as it should be is left alone: an operator may have changed the rest
+/// of it.
+pub(super) async fn ensure_consumer(context: &Context, subscription: &Subscription) -> Result<()> {
+    let stream = segment(&subscription.topic);
+    let name = durable_name(&subscription.group, &subscription.topic);
+    let wanted = pull::Config {
+        durable_name: Some(name.clone()),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
         ack_wait: subscription.ack_wait,
         max_deliver: subscription.max_deliver.map_or(-1, i64::from),
         filter_subject: subscription.topic.clone(),
         max_ack_pending: MAX_ACK_PENDING,
-        inactive_threshold: Duration::ZERO,
         ..pull::Config::default()
     };
-    let stream = segment(&subscription.topic);
-    context.create_consumer_on_stream(consumer, stream).await.map_err(|source| {
+    let found = context.get_consumer_from_stream::<pull::Config, _, _>(&name, stream).await;
+    if let Ok(consumer) = found
+        && is_as_wanted(&consumer.cached_info().config, &wanted)
+    {
+        return Ok(());
+    }
+    context.create_consumer_on_stream(wanted, stream).await.map(drop).map_err(|source| {
         unavailable("the JetStream consumer cannot be created").with_source(source)
     })
+}
+
+/// Asks the server about the consumer, for the sake of the asking.
+pub(super) async fn look_at_consumer(context: &Context, subscription: &Subscription) {
+    let name = durable_name(&subscription.group, &subscription.topic);
+    let stream = segment(&subscription.topic);
+    let found = context.get_consumer_from_stream::<pull::Config, _, _>(&name, stream).await;
+    if let Err(error) = found {
+        tracing::debug!(%error, "the consumer cannot be seen");
+    }
+}
+
+fn is_as_wanted(found: &consumer::Config, wanted: &pull::Config) -> bool {
+    found.filter_subject == wanted.filter_subject
+        && found.ack_policy == wanted.ack_policy
+        && found.ack_wait == wanted.ack_wait
+        && found.max_deliver == wanted.max_deliver
+        && found.max_ack_pending == wanted.max_ack_pending
 }
 
 /// The durable name: dots are not allowed in it, and neither group nor topic may

@@ -24,16 +24,16 @@ enum Place<T> {
     Expected(Instant),
 }
 
-pub(super) struct Order<T> {
+pub(super) struct KeyOrder<T> {
     ready: BTreeMap<u64, (Option<String>, T)>,
     lines: HashMap<String, BTreeMap<u64, Place<T>>>,
     parked: usize,
     tickets: Ticket,
 }
 
-impl<T> Order<T> {
-    pub(super) fn new() -> Order<T> {
-        Order { ready: BTreeMap::new(), lines: HashMap::new(), parked: 0, tickets: 0 }
+impl<T> KeyOrder<T> {
+    pub(super) fn new() -> KeyOrder<T> {
+        KeyOrder { ready: BTreeMap::new(), lines: HashMap::new(), parked: 0, tickets: 0 }
     }
 
     /// A message came in. If it must wait and already `most` do, it is given
@@ -150,10 +150,11 @@ impl<T> Order<T> {
 
     /// All that is here and in nobody's hand.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &T> {
-        let parked = self.lines.values().flat_map(BTreeMap::values).filter_map(|place| match place {
-            Place::Parked(item) => Some(item),
-            _ => None,
-        });
+        let parked =
+            self.lines.values().flat_map(BTreeMap::values).filter_map(|place| match place {
+                Place::Parked(item) => Some(item),
+                _ => None,
+            });
         self.ready.values().map(|(_, item)| item).chain(parked)
     }
 
@@ -206,106 +207,106 @@ mod tests {
         *START + Duration::from_secs(seconds)
     }
 
-    fn arrive(order: &mut Order<u64>, seq: u64, key: &str) -> Option<u64> {
-        order.arrive(seq, Some(key), seq, 2, at(5))
+    fn arrive(lines: &mut KeyOrder<u64>, seq: u64, key: &str) -> Option<u64> {
+        lines.arrive(seq, Some(key), seq, 2, at(5))
     }
 
     #[test]
     fn a_line_goes_one_after_the_other() {
-        let mut order = Order::new();
+        let mut lines = KeyOrder::new();
         for (seq, key) in [(1, "a"), (2, "a"), (3, "b")] {
-            assert_eq!(arrive(&mut order, seq, key), None);
+            assert_eq!(arrive(&mut lines, seq, key), None);
         }
-        let (first, ticket) = order.next().unwrap();
+        let (first, ticket) = lines.next().unwrap();
         assert_eq!(first, 1);
-        assert_eq!(order.next().map(|(seq, _)| seq), Some(3));
-        assert!(order.next().is_none());
-        order.finished(1, Some("a"), ticket);
-        assert_eq!(order.next().map(|(seq, _)| seq), Some(2));
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(3));
+        assert!(lines.next().is_none());
+        lines.finished(1, Some("a"), ticket);
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(2));
     }
 
     #[test]
     fn a_message_given_back_keeps_its_place_until_it_returns() {
-        let mut order = Order::new();
-        arrive(&mut order, 1, "a");
-        arrive(&mut order, 2, "a");
-        let (_, ticket) = order.next().unwrap();
-        order.given_back(1, Some("a"), ticket, at(10));
-        assert!(order.next().is_none());
-        assert_eq!(order.next_timer(), Some(at(10)));
-        arrive(&mut order, 1, "a");
-        assert_eq!(order.next().map(|(seq, _)| seq), Some(1));
-        assert!(order.next().is_none());
+        let mut lines = KeyOrder::new();
+        arrive(&mut lines, 1, "a");
+        arrive(&mut lines, 2, "a");
+        let (_, ticket) = lines.next().unwrap();
+        lines.given_back(1, Some("a"), ticket, at(10));
+        assert!(lines.next().is_none());
+        assert_eq!(lines.next_timer(), Some(at(10)));
+        arrive(&mut lines, 1, "a");
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(1));
+        assert!(lines.next().is_none());
     }
 
     #[test]
     fn a_message_that_does_not_return_is_not_waited_for_for_ever() {
-        let mut order = Order::new();
-        arrive(&mut order, 1, "a");
-        arrive(&mut order, 2, "a");
-        let (_, ticket) = order.next().unwrap();
-        order.given_back(1, Some("a"), ticket, at(10));
-        order.advance(at(9));
-        assert!(order.next().is_none());
-        order.advance(at(10));
-        assert_eq!(order.next().map(|(seq, _)| seq), Some(2));
+        let mut lines = KeyOrder::new();
+        arrive(&mut lines, 1, "a");
+        arrive(&mut lines, 2, "a");
+        let (_, ticket) = lines.next().unwrap();
+        lines.given_back(1, Some("a"), ticket, at(10));
+        lines.advance(at(9));
+        assert!(lines.next().is_none());
+        lines.advance(at(10));
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(2));
     }
 
     #[test]
     fn a_redelivery_of_what_is_in_hand_goes_out_again_and_the_old_answer_is_void() {
-        let mut order = Order::new();
-        arrive(&mut order, 1, "a");
-        arrive(&mut order, 2, "a");
-        let (_, old) = order.next().unwrap();
-        arrive(&mut order, 1, "a");
-        let (seq, new) = order.next().unwrap();
+        let mut lines = KeyOrder::new();
+        arrive(&mut lines, 1, "a");
+        arrive(&mut lines, 2, "a");
+        let (_, old) = lines.next().unwrap();
+        arrive(&mut lines, 1, "a");
+        let (seq, new) = lines.next().unwrap();
         assert_eq!(seq, 1);
-        order.finished(1, Some("a"), old);
-        assert!(order.next().is_none());
-        order.finished(1, Some("a"), new);
-        assert_eq!(order.next().map(|(seq, _)| seq), Some(2));
+        lines.finished(1, Some("a"), old);
+        assert!(lines.next().is_none());
+        lines.finished(1, Some("a"), new);
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(2));
     }
 
     #[test]
     fn an_earlier_message_that_comes_late_waits_for_the_one_in_hand() {
-        let mut order = Order::new();
-        arrive(&mut order, 5, "a");
-        let (_, ticket) = order.next().unwrap();
-        arrive(&mut order, 3, "a");
-        assert!(order.next().is_none());
-        order.finished(5, Some("a"), ticket);
-        assert_eq!(order.next().map(|(seq, _)| seq), Some(3));
+        let mut lines = KeyOrder::new();
+        arrive(&mut lines, 5, "a");
+        let (_, ticket) = lines.next().unwrap();
+        arrive(&mut lines, 3, "a");
+        assert!(lines.next().is_none());
+        lines.finished(5, Some("a"), ticket);
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(3));
     }
 
     #[test]
     fn only_so_many_may_wait_and_the_rest_keeps_its_place() {
-        let mut order = Order::new();
+        let mut lines = KeyOrder::new();
         for seq in 1..=3 {
-            assert_eq!(arrive(&mut order, seq, "a"), None);
+            assert_eq!(arrive(&mut lines, seq, "a"), None);
         }
-        assert_eq!(arrive(&mut order, 4, "a"), Some(4));
-        assert_eq!(order.waiting().count(), 3);
+        assert_eq!(arrive(&mut lines, 4, "a"), Some(4));
+        assert_eq!(lines.waiting().count(), 3);
         // Number 5 comes while there is room again, but 4 goes first.
         for expected in 1..=3 {
-            let (seq, ticket) = order.next().unwrap();
+            let (seq, ticket) = lines.next().unwrap();
             assert_eq!(seq, expected);
-            order.finished(seq, Some("a"), ticket);
+            lines.finished(seq, Some("a"), ticket);
         }
-        assert_eq!(arrive(&mut order, 5, "a"), None);
-        assert!(order.next().is_none());
-        assert_eq!(arrive(&mut order, 4, "a"), None);
-        assert_eq!(order.next().map(|(seq, _)| seq), Some(4));
+        assert_eq!(arrive(&mut lines, 5, "a"), None);
+        assert!(lines.next().is_none());
+        assert_eq!(arrive(&mut lines, 4, "a"), None);
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(4));
     }
 
     #[test]
     fn nothing_is_kept_of_what_is_done() {
-        let mut order = Order::new();
-        arrive(&mut order, 1, "a");
-        order.arrive(2, None, 2, 2, at(5));
-        while let Some((seq, ticket)) = order.next() {
-            order.finished(seq, (seq == 1).then_some("a"), ticket);
+        let mut lines = KeyOrder::new();
+        arrive(&mut lines, 1, "a");
+        lines.arrive(2, None, 2, 2, at(5));
+        while let Some((seq, ticket)) = lines.next() {
+            lines.finished(seq, (seq == 1).then_some("a"), ticket);
         }
-        assert!(order.lines.is_empty());
-        assert_eq!((order.ready(), order.parked), (0, 0));
+        assert!(lines.lines.is_empty());
+        assert_eq!((lines.ready(), lines.parked), (0, 0));
     }
 }

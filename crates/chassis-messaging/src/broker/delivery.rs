@@ -1,0 +1,112 @@
+//! A message in hand, and the three answers to it.
+//!
+//! The answer consumes the delivery, so that a second answer does not compile. A
+//! delivery that is dropped counts as given back without delay: a handler that
+//! panics or is aborted does not hold its key for a whole `ack_wait`.
+
+use std::time::Duration;
+
+use chassis_core::{BoxFuture, Result};
+
+use crate::message::Message;
+
+/// What a subscriber says about a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Done: do not deliver it to this group again.
+    Ack,
+    /// Not done: deliver it again, not before this time has passed.
+    Nak(Duration),
+    /// Given up: do not deliver it again, though it is not done.
+    Term,
+}
+
+/// How a broker takes the answer to one delivery. Dropped without an answer, it
+/// gives the message back.
+pub trait Acknowledge: Send + Sync {
+    /// Passes the answer on. An answer may be lost with the connection; the
+    /// message then comes again after its `ack_wait`.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` where the broker cannot be told.
+    fn answer(self: Box<Self>, answer: Answer) -> BoxFuture<'static, Result<()>>;
+
+    /// Asks for another `ack_wait` from now.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` where the broker cannot be told.
+    fn in_progress(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// A message in hand.
+pub struct Delivery {
+    /// The message.
+    pub message: Message,
+    /// Which delivery to this group this is: 1 for the first.
+    pub attempt: u32,
+    acknowledge: Box<dyn Acknowledge>,
+}
+
+impl Delivery {
+    /// A delivery that answers through `acknowledge`.
+    #[must_use]
+    pub fn new(message: Message, attempt: u32, acknowledge: Box<dyn Acknowledge>) -> Delivery {
+        Delivery { message, attempt, acknowledge }
+    }
+
+    /// Done: the group does not get this message again.
+    ///
+    /// Dropping the future may lose the answer: the message comes again.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE`: the message comes again after its `ack_wait`.
+    pub async fn ack(self) -> Result<()> {
+        self.acknowledge.answer(Answer::Ack).await
+    }
+
+    /// Not done: deliver it again, not before `delay` has passed.
+    ///
+    /// Dropping the future may lose the delay: the message comes again.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE`: the message comes again after its `ack_wait`.
+    pub async fn nak(self, delay: Duration) -> Result<()> {
+        self.acknowledge.answer(Answer::Nak(delay)).await
+    }
+
+    /// Given up: the group does not get this message again.
+    ///
+    /// Dropping the future may lose the answer: the message comes again.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE`: the message comes again after its `ack_wait`.
+    pub async fn term(self) -> Result<()> {
+        self.acknowledge.answer(Answer::Term).await
+    }
+
+    /// Still at it: the broker waits another `ack_wait` from now.
+    ///
+    /// Dropping the future may lose the request.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE`: the message may come again while it is being handled.
+    pub async fn in_progress(&self) -> Result<()> {
+        self.acknowledge.in_progress().await
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery")
+            .field("id", &self.message.id)
+            .field("topic", &self.message.topic)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}

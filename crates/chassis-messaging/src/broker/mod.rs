@@ -1,0 +1,98 @@
+//! The contract of a broker, and the two that keep it.
+//!
+//! What a service relies on, whichever broker runs below it:
+//!
+//! - **Stored means stored.** [`Publisher::publish`] returns when the broker has
+//!   the message; publishing the same id to the same topic again within the
+//!   de-duplication window changes nothing.
+//! - **Groups.** Each (group, topic) is a durable subscription of its own: each
+//!   message goes to each group, and to one subscriber within the group. A group
+//!   that subscribes for the first time begins with the oldest message kept.
+//! - **At least once.** A delivery is [acknowledged](Delivery::ack), given back
+//!   [with a delay](Delivery::nak), or [given up](Delivery::term); one that is not
+//!   answered within `ack_wait` comes again, until `max_deliver`.
+//!   [`Delivery::in_progress`] asks for another `ack_wait`.
+//! - **Order within a key.** A message whose key has an unanswered earlier message
+//!   in the group waits. On JetStream this holds among the deliveries of one
+//!   subscription; two processes of one group may overtake each other.
+//! - **Limits.** Sizes, names, messages in hand and the time that messages are
+//!   kept are bounded.
+//!
+//! `conformance` (with the feature of that name) holds the contract as scenarios;
+//! each broker passes all of them.
+
+mod config;
+mod delivery;
+mod handle;
+
+pub mod embedded;
+pub mod jetstream;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+use chassis_core::{BoxFuture, Result};
+
+pub use config::{BrokerConfig, BrokerUrl, Subscription};
+pub use delivery::{Acknowledge, Answer, Delivery};
+pub use handle::Broker;
+
+use crate::message::Message;
+
+/// Something that stores messages.
+pub trait Publisher: Send + Sync + 'static {
+    /// Stores a message. `Ok` means that the broker has it; publishing the same
+    /// id to the same topic again is harmless.
+    ///
+    /// Dropping the future leaves open whether the message is stored: publish it
+    /// again under the same id.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_ARGUMENT` for what no broker takes (see [`Message::validate`]);
+    /// `RESOURCE_EXHAUSTED` where the broker is full; `UNAVAILABLE` or
+    /// `DEADLINE_EXCEEDED` where it does not answer.
+    fn publish(&self, message: Message) -> BoxFuture<'_, Result<()>>;
+}
+
+/// Something that hands messages out.
+pub trait Subscriber: Send + Sync + 'static {
+    /// Joins a group of a topic, and makes it where it does not exist.
+    ///
+    /// Dropping the future leaves a group that may have been made.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_ARGUMENT` for a bad group or topic; `UNAVAILABLE` where the
+    /// broker does not answer.
+    fn subscribe(&self, subscription: Subscription) -> BoxFuture<'_, Result<Box<dyn Deliveries>>>;
+}
+
+/// The messages of one subscription. Dropping it leaves the group; what was
+/// delivered and not answered comes again.
+pub trait Deliveries: Send {
+    /// Waits for the next message. `None` means that the broker was closed.
+    ///
+    /// While `max_in_flight` deliveries are unanswered it waits for an answer.
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` where the broker cannot be read just now; calling again is
+    /// allowed, after a pause.
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Delivery>>>;
+}
+
+/// A broker: what [`Broker`] holds, and what an own broker implements.
+pub trait Driver: Publisher + Subscriber {
+    /// Whether it answers right now; for a health probe.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` with the reason that it does not.
+    fn check(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Stores what is under way and stops. Deliveries end with `None`, publishing
+    /// fails. Calling it again does nothing.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

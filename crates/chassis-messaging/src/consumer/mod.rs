@@ -1,0 +1,225 @@
+//! Typed handlers: each event takes effect once, a poison message stops nobody.
+//!
+//! A [`Consumer`] is a component of the process. For each topic it holds one
+//! subscription and as many hands as `concurrency` says; it never takes more than
+//! it has hands for. A handler gets the transaction that its inbox note is in, so
+//! work and note commit together: a delivery that comes again finds the note.
+//!
+//! What happens to a message that fails:
+//!
+//! 1. It is tried again at once, a few times: most failures are a lost race in
+//!    the database.
+//! 2. It goes back to the broker with a growing, jittered delay. Its key waits
+//!    with it, other keys go on.
+//! 3. After `max_attempts` deliveries, or at once where trying again cannot help
+//!    (an unknown type, an unreadable payload, `INVALID_ARGUMENT`), it goes to
+//!    `dlq.<group>.<topic>` with the reason in its headers. Only when the broker
+//!    has confirmed that is the original given up.
+//!
+//! A handler that panics or takes too long has failed, nothing more. While the
+//! process is unhealthy the consumer takes no messages. On shutdown it stops
+//! taking, lets the handlers finish until the drain deadline and gives back the
+//! rest.
+
+mod config;
+mod dead_letter;
+mod handler;
+mod handling;
+mod meters;
+mod pulling;
+mod routes;
+mod verdict;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chassis_core::{BoxFuture, Component, Env, Error, Ready, Result, Shutdown};
+use chassis_data::{Backend, Db};
+use tokio::task::JoinSet;
+
+pub use config::ConsumerConfig;
+pub use dead_letter::{
+    HEADER_ATTEMPTS, HEADER_CODE, HEADER_DIED_AT, HEADER_GROUP, HEADER_MESSAGE, HEADER_ORIGINAL_ID,
+    HEADER_ORIGINAL_TIME, HEADER_ORIGINAL_TOPIC, HEADER_REASON, dead_letter_topic,
+};
+pub use handler::Handler;
+
+use self::handling::Handling;
+use self::meters::Meters;
+use self::pulling::Pulling;
+use self::routes::Routes;
+use crate::broker::Broker;
+use crate::event::Event;
+use crate::inbox::Inbox;
+use crate::topic::{validate_group, validate_topic};
+
+/// Handles the events of one group: a component.
+///
+/// ```no_run
+/// # use chassis_core::Result;
+/// # use chassis_data::{Db, Tx};
+/// # use chassis_messaging::{Broker, Consumer, Event};
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct GreetingSaid { name: String }
+/// # impl Event for GreetingSaid {
+/// #     const TOPIC: &'static str = "greetings.said";
+/// #     const TYPE: &'static str = "greeting-said.v1";
+/// #     fn key(&self) -> Option<String> { Some(self.name.clone()) }
+/// # }
+/// #[derive(Clone)]
+/// struct Counter;
+///
+/// async fn count(_state: Counter, tx: &mut Tx, event: GreetingSaid) -> Result<()> {
+///     let sql = "insert into greetings (name) values ($1)";
+///     tx.execute(sql, chassis_data::params![event.name]).await.map(drop)
+/// }
+///
+/// fn consumer(broker: &Broker, db: &Db) -> Consumer<Counter> {
+///     Consumer::new(broker, db, "counter", Counter).on::<GreetingSaid>(count)
+/// }
+/// ```
+#[must_use = "a consumer does nothing until it runs as a component"]
+pub struct Consumer<S, B: Backend = sqlx::Any> {
+    broker: Broker,
+    db: Db<B>,
+    inbox: Inbox<B>,
+    group: String,
+    state: S,
+    config: ConsumerConfig,
+    topics: BTreeMap<&'static str, Routes<S, B>>,
+    ignore_other_types: bool,
+    /// What was wrong while it was put together; said when it is checked.
+    problem: Option<String>,
+}
+
+impl<S, B> Consumer<S, B>
+where
+    S: Clone + Send + Sync + 'static,
+    B: Backend,
+{
+    /// A consumer for `group`, usually the name of the service. Each handler gets
+    /// a clone of `state`. The tables of [`Inbox::migrations`] must be in `db`.
+    pub fn new(broker: &Broker, db: &Db<B>, group: impl Into<String>, state: S) -> Self {
+        Consumer {
+            broker: broker.clone(),
+            db: db.clone(),
+            inbox: Inbox::new(db),
+            group: group.into(),
+            state,
+            config: ConsumerConfig::default(),
+            topics: BTreeMap::new(),
+            ignore_other_types: false,
+            problem: None,
+        }
+    }
+
+    /// The same consumer with other settings.
+    pub fn with_config(mut self, config: ConsumerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The same consumer with an inbox of other settings, in the same database.
+    pub fn with_inbox(mut self, inbox: Inbox<B>) -> Self {
+        self.inbox = inbox;
+        self
+    }
+
+    /// Handles `E` with a named `async fn(state, tx, event) -> Result<()>`.
+    ///
+    /// A second handler for the same type is an error when the consumer starts.
+    pub fn on<E: Event>(mut self, handler: impl for<'a> Handler<'a, S, B, E>) -> Self {
+        let routes = self.topics.entry(E::TOPIC).or_default();
+        if !routes.add::<E>(handler) {
+            self.problem = Some(format!("two handlers for {} on {}", E::TYPE, E::TOPIC));
+        }
+        self
+    }
+
+    /// Passes over event types that no handler names, instead of calling them
+    /// dead: for a topic that carries more than this service wants to know. An
+    /// unknown version of a known type still goes to the dead letters.
+    pub fn ignoring_other_types(mut self) -> Self {
+        self.ignore_other_types = true;
+        self
+    }
+
+    async fn consume(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+        self.validate()?;
+        let mut pulls = Vec::new();
+        for (topic, routes) in self.topics {
+            let handling = Handling {
+                env: env.clone(),
+                broker: self.broker.clone(),
+                db: self.db.clone(),
+                inbox: self.inbox.clone(),
+                meters: Meters::new(env.metrics(), &self.group, topic),
+                inbox_name: format!("{}:{topic}", self.group),
+                group: self.group.clone(),
+                topic,
+                state: self.state.clone(),
+                config: self.config.clone(),
+                routes,
+                ignore_other_types: self.ignore_other_types,
+            };
+            pulls.push(Pulling::subscribe(Arc::new(handling), &shutdown).await?);
+        }
+        ready.ready();
+        // Dropping the set, as an abort does, ends what it holds.
+        let mut topics = JoinSet::new();
+        for pull in pulls {
+            topics.spawn(env.scope(pull.run(shutdown.clone())));
+        }
+        while let Some(ended) = topics.join_next().await {
+            ended.map_err(Error::internal)??;
+        }
+        Ok(())
+    }
+}
+
+impl<S, B> Component for Consumer<S, B>
+where
+    S: Clone + Send + Sync + 'static,
+    B: Backend,
+{
+    fn name(&self) -> Cow<'static, str> {
+        "consumer".into()
+    }
+
+    fn describe(&self) -> String {
+        let topics: Vec<_> = self.topics.keys().copied().collect();
+        format!("{} hears {}", self.group, topics.join(", "))
+    }
+
+    fn validate(&self) -> Result<()> {
+        if let Some(problem) = &self.problem {
+            return Err(Error::failed_precondition("DUPLICATE_HANDLER", problem.clone()));
+        }
+        validate_group(&self.group)?;
+        self.config.validate()?;
+        for topic in self.topics.keys() {
+            validate_topic(topic)?;
+            validate_topic(&dead_letter_topic(&self.group, topic))?;
+        }
+        Ok(())
+    }
+
+    fn run(
+        self: Box<Self>,
+        env: Env,
+        ready: Ready,
+        shutdown: Shutdown,
+    ) -> BoxFuture<'static, Result<()>> {
+        Box::pin(self.consume(env, ready, shutdown))
+    }
+}
+
+impl<S, B: Backend> std::fmt::Debug for Consumer<S, B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer")
+            .field("group", &self.group)
+            .field("topics", &self.topics.keys())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,156 @@
+//! What a consumer does with messages that cannot be handled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use chassis_core::{Error, Result};
+use chassis_data::Tx;
+use chassis_messaging::broker::Answer;
+use chassis_messaging::{Broker, Consumer, ConsumerConfig, Delivery, Message, Subscription};
+
+use crate::scripted::Script;
+use crate::world::{Greeting, SOON, World, config, note};
+
+const DEAD: &str = "dlq.greeter.greetings.said";
+
+async fn picky(state: (), tx: &mut Tx, greeting: Greeting) -> Result<()> {
+    note(state, tx, greeting.clone()).await?;
+    match greeting.name.as_str() {
+        "panic" => panic!("the handler was asked to panic"),
+        "refuse" => Err(Error::invalid_argument("BAD_NAME", "this name cannot be greeted")),
+        "fail" => Err(Error::internal("the disk is on fire")),
+        _ => Ok(()),
+    }
+}
+
+async fn dead_letters(broker: &Broker, count: usize) -> Vec<Message> {
+    let mut deliveries = broker.subscribe(Subscription::new("test", DEAD)).await.unwrap();
+    let mut letters = Vec::new();
+    while letters.len() < count {
+        let next = tokio::time::timeout(SOON, deliveries.next()).await.expect("a dead letter");
+        let delivery: Delivery = next.unwrap().unwrap();
+        letters.push(delivery.message.clone());
+        delivery.ack().await.unwrap();
+    }
+    letters
+}
+
+#[tokio::test]
+async fn poison_goes_to_the_dead_letters_and_the_others_go_on() {
+    let world = World::new().await;
+    let mut poison = Vec::new();
+    for name in ["panic", "refuse", "fail"] {
+        poison.push(world.publish(&Greeting::new(name, 0)).await);
+    }
+    for (kind, payload) in
+        [("greeting-said.v1", "not json"), ("greeting-said.v9", "{}"), ("weather-changed.v1", "{}")]
+    {
+        let message = Message::new("greetings.said", kind, payload).with_header("tenant", "blue");
+        world.broker.publish(message.clone()).await.unwrap();
+        poison.push(message);
+    }
+    for number in 0..20 {
+        world.publish(&Greeting::new("Ada", number)).await;
+    }
+    let running = world.start(world.consumer().on::<Greeting>(picky)).await;
+    let letters = dead_letters(&world.broker, poison.len()).await;
+    let effects = world.until_effects(20).await;
+    assert_eq!(effects, (0..20).map(|i| ("Ada".to_owned(), i)).collect::<Vec<_>>());
+    for (poison, reason, code, attempts) in [
+        (&poison[0], "INTERNAL", "INTERNAL", "3"),
+        (&poison[1], "BAD_NAME", "INVALID_ARGUMENT", "1"),
+        (&poison[2], "INTERNAL", "INTERNAL", "3"),
+        (&poison[3], "UNDECODABLE_EVENT", "INVALID_ARGUMENT", "1"),
+        (&poison[4], "UNKNOWN_EVENT_VERSION", "INVALID_ARGUMENT", "1"),
+        (&poison[5], "UNKNOWN_EVENT_TYPE", "INVALID_ARGUMENT", "1"),
+    ] {
+        let letter = letters.iter().find(|letter| letter.id == poison.id).unwrap();
+        let header = |name| letter.header(name).unwrap_or_default();
+        assert_eq!(header("dlq-reason"), reason);
+        assert_eq!(header("dlq-code"), code, "{reason}");
+        assert_eq!(header("dlq-attempts"), attempts, "{reason}");
+        assert_eq!(header("dlq-original-topic"), "greetings.said");
+        assert_eq!(header("dlq-group"), "greeter");
+        assert_eq!((&letter.payload, &letter.key), (&poison.payload, &poison.key));
+        assert!(poison.headers.iter().all(|(name, value)| header(name) == value));
+        // What went wrong inside is for the log, not for the wire.
+        assert!(!letter.headers.values().any(|value| value.contains("fire")));
+    }
+    running.stop(SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_for_a_while_is_tried_until_it_works() {
+    #[derive(Clone, Default)]
+    struct Moody(Arc<AtomicUsize>);
+    async fn moody(state: Moody, tx: &mut Tx, greeting: Greeting) -> Result<()> {
+        note((), tx, greeting).await?;
+        // Two tries each for the first two deliveries, then it works.
+        if state.0.fetch_add(1, Ordering::SeqCst) < 4 {
+            return Err(Error::unavailable("BUSY", "not now"));
+        }
+        Ok(())
+    }
+    let world = World::new().await;
+    let state = Moody::default();
+    let consumer = Consumer::new(&world.broker, &world.db, "greeter", state.clone())
+        .with_config(config())
+        .on::<Greeting>(moody);
+    world.publish(&Greeting::new("Ada", 1)).await;
+    world.publish(&Greeting::new("Ada", 2)).await;
+    let running = world.start(consumer).await;
+    let effects = world.until_effects(2).await;
+    assert_eq!(effects, [("Ada".to_owned(), 1), ("Ada".to_owned(), 2)]);
+    assert_eq!(state.0.load(Ordering::SeqCst), 6);
+    assert_eq!(world.count("consumer_failed", &[]), 4);
+    assert_eq!(world.count("consumer_retried", &[("how", "now")]), 2);
+    assert_eq!(world.count("consumer_retried", &[("how", "later")]), 2);
+    running.stop(SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handler_that_hangs_has_failed() {
+    async fn hang(_: (), tx: &mut Tx, greeting: Greeting) -> Result<()> {
+        note((), tx, greeting).await?;
+        std::future::pending().await
+    }
+    let world = World::new().await;
+    let hasty = ConsumerConfig {
+        handler_timeout: Duration::from_millis(100),
+        max_attempts: 2,
+        immediate_retries: 0,
+        ..config()
+    };
+    world.publish(&Greeting::new("Ada", 1)).await;
+    let running = world.start(world.consumer().with_config(hasty).on::<Greeting>(hang)).await;
+    let letters = dead_letters(&world.broker, 1).await;
+    assert_eq!(letters[0].header("dlq-code"), Some("DEADLINE_EXCEEDED"));
+    assert_eq!(world.effects().await, []);
+    running.stop(SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_is_not_given_up_before_its_dead_letter_is_stored() {
+    let script = Script::default();
+    let world = World::with_broker(script.broker()).await;
+    script.refuse_to_publish();
+    script.deliver(&Message::event("test", &Greeting::new("refuse", 1)).unwrap(), 1);
+    let running = world.start(world.consumer().on::<Greeting>(picky)).await;
+    let answers = script.until_answers(1).await;
+    assert!(matches!(answers[0].1, Answer::Nak(delay) if !delay.is_zero()), "{answers:?}");
+    running.stop(SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_that_never_gets_as_far_as_failing_is_not_tried_for_ever() {
+    let script = Script::default();
+    let world = World::with_broker(script.broker()).await;
+    script.deliver(&Message::event("test", &Greeting::new("Ada", 1)).unwrap(), 10);
+    let running = world.start(world.consumer().on::<Greeting>(note)).await;
+    let answers = script.until_answers(1).await;
+    assert_eq!(answers[0].1, Answer::Term);
+    assert_eq!(script.published()[0].header("dlq-reason"), Some("DELIVERED_TOO_OFTEN"));
+    assert_eq!(world.effects().await, []);
+    running.stop(SOON).await.unwrap();
+}

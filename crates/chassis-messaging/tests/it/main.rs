@@ -1,0 +1,20 @@
+//! Behaviour of messaging with nothing installed: SQLite and the embedded broker.
+// Clippy knows tests by `#[test]`; their helpers are test code too.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod conformance;
+mod consumer;
+mod consumer_failures;
+mod consumer_stopping;
+mod embedded;
+mod inbox;
+mod inbox_scenarios;
+mod outbox;
+mod outbox_scenarios;
+mod saga;
+mod saga_operator_scenarios;
+mod saga_queue_scenarios;
+mod saga_scenarios;
+mod saga_stage;
+mod scripted;
+mod world;

@@ -1,0 +1,102 @@
+//! JetStream keeps the contract, also across restarts of the server.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chassis_messaging::broker::conformance::{SCENARIOS, run_all};
+use chassis_messaging::{Broker, BrokerConfig, Message, Subscription};
+use chassis_test::eventually;
+use chassis_test::servers::Nats;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn message(topic: &str, number: usize) -> Message {
+    Message::new(topic, "note.v1", number.to_string()).with_key((number % 3).to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jetstream_passes_all_scenarios() {
+    let url = Nats::shared().await.url().to_owned();
+    let passed = run_all(move || {
+        let config = BrokerConfig::at(url.clone());
+        async move { Broker::connect(&config).await }
+    });
+    assert_eq!(passed.await, Ok(SCENARIOS.len()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishing_and_delivery_go_on_after_a_restart_of_the_server() {
+    let nats = Nats::start().await;
+    let broker = Broker::connect(&BrokerConfig::at(nats.url())).await.unwrap();
+    let short = Subscription {
+        ack_wait: Duration::from_secs(1),
+        ..Subscription::new("group", "notes.taken")
+    };
+    let mut deliveries = broker.subscribe(short).await.unwrap();
+    let mut expected = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    for round in 0..3 {
+        for number in round * 10..round * 10 + 10 {
+            let message = message("notes.taken", number);
+            // The connection may be on its way back: the same id, again.
+            eventually("the message is stored", SOON, async || {
+                broker.publish(message.clone()).await.ok()
+            })
+            .await;
+            expected.insert(number.to_string());
+        }
+        while seen.len() < expected.len() {
+            let next = tokio::time::timeout(SOON, deliveries.next()).await.expect("a delivery");
+            let delivery = next.unwrap().unwrap();
+            seen.insert(String::from_utf8_lossy(&delivery.message.payload).into_owned());
+            delivery.ack().await.unwrap();
+        }
+        nats.stop();
+        nats.restart().await;
+    }
+    assert_eq!(seen, expected);
+    eventually("the broker is healthy", SOON, async || broker.check().await.ok()).await;
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_stream_and_consumer_come_back() {
+    let nats = Nats::shared().await;
+    let broker = Broker::connect(&BrokerConfig::at(nats.url())).await.unwrap();
+    let topic = format!("gone-{}.notes", uuid::Uuid::now_v7().simple());
+    let stream = topic.split('.').next().unwrap().to_owned();
+    let mut deliveries = broker.subscribe(Subscription::new("group", &topic)).await.unwrap();
+    broker.publish(message(&topic, 1)).await.unwrap();
+    deliveries.next().await.unwrap().unwrap().ack().await.unwrap();
+
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    async_nats::jetstream::new(client).delete_stream(&stream).await.unwrap();
+
+    eventually("the message is stored", SOON, async || {
+        broker.publish(message(&topic, 2)).await.ok()
+    })
+    .await;
+    let next = tokio::time::timeout(SOON, deliveries.next()).await.expect("a delivery");
+    assert_eq!(next.unwrap().unwrap().message.payload, "2");
+    broker.close().await;
+}
+
+#[tokio::test]
+async fn a_plain_client_finds_cloudevents_headers() {
+    let nats = Nats::shared().await;
+    let broker = Broker::connect(&BrokerConfig::at(nats.url())).await.unwrap();
+    let topic = format!("plain-{}.notes", uuid::Uuid::now_v7().simple());
+    let message = message(&topic, 1);
+    broker.publish(message.clone()).await.unwrap();
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let stream = topic.split('.').next().unwrap();
+    let stream = async_nats::jetstream::new(client).get_stream(stream).await.unwrap();
+    let raw = stream.get_last_raw_message_by_subject(&topic).await.unwrap();
+    let header = |name: &str| raw.headers.get(name).map(|value| value.as_str().to_owned());
+    assert_eq!(header("ce-id"), Some(message.id));
+    assert_eq!(header("ce-specversion").as_deref(), Some("1.0"));
+    assert_eq!(header("ce-type").as_deref(), Some("note.v1"));
+    assert_eq!(header("ce-partitionkey").as_deref(), Some("1"));
+    assert_eq!(raw.payload, "1");
+    broker.close().await;
+}

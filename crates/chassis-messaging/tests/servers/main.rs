@@ -1,0 +1,6 @@
+//! Behaviour of messaging on real servers. Run by `cargo xtask test`, or with
+//! `--features servers` where nats-server is installed.
+
+mod jetstream;
+mod outbox_pg;
+mod saga_pg;
