@@ -1,6 +1,7 @@
 //! The handle that the rest of a service holds: some broker, chosen by a URL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chassis_core::{BoxFuture, Probe, Result};
 
@@ -44,6 +45,13 @@ impl Broker {
     /// As [`connect`](Broker::connect), where no temporary folder can be written.
     pub async fn temporary() -> Result<Broker> {
         Broker::connect(&BrokerConfig::at("embedded:")).await
+    }
+
+    /// The longest time after which it may deliver a message again: as a rule,
+    /// for as long as it keeps one.
+    #[must_use]
+    pub fn redelivers_within(&self) -> Duration {
+        self.driver.redelivers_within()
     }
 
     /// A broker of one's own making.

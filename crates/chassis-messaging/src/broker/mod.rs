@@ -31,6 +31,8 @@ pub mod jetstream;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
+use std::time::Duration;
+
 use chassis_core::{BoxFuture, Result};
 
 pub use config::{BrokerConfig, BrokerUrl, Subscription};
@@ -91,6 +93,10 @@ pub trait Driver: Publisher + Subscriber {
     ///
     /// `UNAVAILABLE` with the reason that it does not.
     fn check(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// The longest time after which it may deliver a message again: as a rule,
+    /// for as long as it keeps one.
+    fn redelivers_within(&self) -> Duration;
 
     /// Stores what is under way and stops. Deliveries end with `None`, publishing
     /// fails. Calling it again does nothing.

@@ -16,6 +16,9 @@
 //!    `dlq.<group>.<topic>` with the reason in its headers. Only when the broker
 //!    has confirmed that is the original given up.
 //!
+//! The consumer also keeps its inbox: it refuses to start where the notes would
+//! be gone before the broker stops redelivering, and removes old notes.
+//!
 //! A handler that panics or takes too long has failed, nothing more. While the
 //! process is unhealthy the consumer takes no messages. On shutdown it stops
 //! taking, lets the handlers finish until the drain deadline and gives back the
@@ -147,6 +150,7 @@ where
 
     async fn consume(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
         self.validate()?;
+        self.inbox.check_retention(self.broker.redelivers_within())?;
         let mut pulls = Vec::new();
         for (topic, routes) in self.topics {
             let handling = Handling {
@@ -171,6 +175,8 @@ where
         for pull in pulls {
             topics.spawn(env.scope(pull.run(shutdown.clone())));
         }
+        let cleaner = Box::new(self.inbox.cleaner());
+        topics.spawn(env.scope(cleaner.run(env.clone(), Ready::channel().0, shutdown)));
         while let Some(ended) = topics.join_next().await {
             ended.map_err(Error::internal)??;
         }

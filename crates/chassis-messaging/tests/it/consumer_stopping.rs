@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis_core::Result;
-use chassis_data::Tx;
-use chassis_messaging::{Consumer, ConsumerConfig};
+use chassis_core::{Component, Ready, Result, Shutdown};
+use chassis_data::{Tx, params};
+use chassis_messaging::{Consumer, ConsumerConfig, Inbox};
 use chassis_test::eventually;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -102,4 +102,29 @@ async fn stopping_again_and_again_loses_nothing_and_repeats_nothing() {
         world.effects().await.into_iter().map(|(_, number)| number).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_inbox_that_forgets_before_the_broker_does_is_refused_at_the_start() {
+    let world = World::new().await;
+    let short = Inbox::new(&world.db).with_retention(world.broker.redelivers_within());
+    let consumer = world.consumer().with_inbox(short).on::<Greeting>(note);
+    let (_trigger, shutdown) = Shutdown::new();
+    let (ready, _is_ready) = Ready::channel();
+    let refused = Box::new(consumer).run(world.env.clone(), ready, shutdown).await;
+    assert_eq!(refused.unwrap_err().reason(), "INBOX_RETENTION_TOO_SHORT");
+}
+
+#[tokio::test]
+async fn a_consumer_removes_the_old_notes_of_its_inbox() {
+    let world = World::new().await;
+    let sql = "insert into chassis_inbox (consumer, message_id, received_at) values ($1, $2, $3)";
+    world.db.execute(sql, params!["greeter", "old", 1_i64]).await.unwrap();
+    let running = world.start(world.consumer().on::<Greeting>(note)).await;
+    eventually("the old note is gone", SOON, async || {
+        let rows = world.db.fetch_all("select 1 from chassis_inbox", params![]).await.unwrap();
+        rows.is_empty().then_some(())
+    })
+    .await;
+    running.stop(SOON).await.unwrap();
 }

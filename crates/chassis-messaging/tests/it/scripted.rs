@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use chassis_core::{BoxFuture, Error, Result};
 use chassis_messaging::broker::{Acknowledge, Answer, Driver};
@@ -84,6 +85,10 @@ impl Deliveries for Script {
 impl Driver for Script {
     fn check(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Ok(()) })
+    }
+
+    fn redelivers_within(&self) -> Duration {
+        Duration::from_secs(60)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -75,6 +75,7 @@ struct Core {
     closed: CancellationToken,
     max_message_bytes: usize,
     publish_timeout: Duration,
+    max_age: Duration,
 }
 
 /// One group of one topic.
@@ -136,6 +137,7 @@ impl Embedded {
             closed: CancellationToken::new(),
             max_message_bytes: config.max_message_bytes,
             publish_timeout: config.publish_timeout,
+            max_age: config.max_age,
         });
         let (commands, receiver) = mpsc::channel(QUEUE);
         let writer = Writer::new(core.clone(), receiver, files, bytes, config);
@@ -201,6 +203,10 @@ impl Driver for Embedded {
             }
             self.shared.core.store.check().await
         })
+    }
+
+    fn redelivers_within(&self) -> Duration {
+        self.shared.core.max_age
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

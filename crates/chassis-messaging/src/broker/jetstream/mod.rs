@@ -187,6 +187,10 @@ impl Driver for JetStream {
         })
     }
 
+    fn redelivers_within(&self) -> Duration {
+        self.shared.config.max_age
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.shared.closing.cancel();
