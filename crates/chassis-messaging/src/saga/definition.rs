@@ -153,13 +153,25 @@ pub struct SagaDefinition<D, S, B: Backend = sqlx::Any> {
     pub(crate) steps: Vec<StepDefinition<D, S, B>>,
     pub(crate) cancelled: Option<Arc<dyn DynCancelStep<D, S, B>>>,
     pub(crate) plan: Vec<Kind>,
+    /// How many second starts for a key may wait; 0 refuses them.
+    pub(crate) queue: u32,
+    /// Fields of the data that are not shown.
+    pub(crate) private: Vec<&'static str>,
 }
 
 impl<D: 'static, S: 'static, B: Backend> SagaDefinition<D, S, B> {
     /// A saga without steps. Raise `version` with each change of the table.
     #[must_use]
     pub fn new(name: &'static str, version: u32) -> Self {
-        Self { name, version, steps: Vec::new(), cancelled: None, plan: Vec::new() }
+        Self {
+            name,
+            version,
+            steps: Vec::new(),
+            cancelled: None,
+            plan: Vec::new(),
+            queue: 0,
+            private: Vec::new(),
+        }
     }
 
     fn with(mut self, name: &'static str, kind: Kind, body: Body<D, S, B>) -> Self {
@@ -241,6 +253,27 @@ impl<D: 'static, S: 'static, B: Backend> SagaDefinition<D, S, B> {
         C: for<'a> CancelStep<'a, D, S, B>,
     {
         self.cancelled = Some(Arc::new(Function(run)));
+        self
+    }
+
+    /// Lets a start for a key wait while the saga that has the key goes on, at most `limit`
+    /// a key, and begin when it has ended. Without this, or with 0, a second start is
+    /// refused, whatever became of the first.
+    ///
+    /// A signal then belongs to the saga that has the key when it comes: what was signalled
+    /// before that one ended is gone when the next begins.
+    #[must_use]
+    pub fn second_start_waits(mut self, limit: u32) -> Self {
+        self.queue = limit;
+        self
+    }
+
+    /// Names top-level fields of the data that nobody is shown, such as tokens: views and
+    /// the log have a mark in their place, and so has the row of a saga that has ended.
+    /// Until then the database has them as they are, since the steps need them.
+    #[must_use]
+    pub fn private(mut self, fields: &[&'static str]) -> Self {
+        self.private.extend_from_slice(fields);
         self
     }
 

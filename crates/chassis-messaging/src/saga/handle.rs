@@ -1,4 +1,4 @@
-//! What a service holds: start, signal, look, and resume what was parked.
+//! What a service holds: start, signal and look.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use crate::outbox::{Clock, DbTime, millis};
 
 /// The longest data of a saga and payload of a signal, in bytes of JSON.
 const MAX_JSON: usize = 1024 * 1024;
+/// Looks for the key before a start gives up: each but the last finds it changed.
+const START_TRIES: u32 = 4;
 /// The longest key, in bytes.
 const MAX_KEY: usize = 512;
 
@@ -110,6 +112,20 @@ where
         self.current().mermaid()
     }
 
+    /// The definition of a saga as a Mermaid flowchart that shows where the saga stands:
+    /// what is done, what was undone, and what it does now. `None` where there is no such
+    /// saga, or its version of the definition is not known here.
+    ///
+    /// Dropping the future has no effect.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn diagram(&self, id: &SagaId) -> Result<Option<String>> {
+        let Some(instance) = self.instance(id).await? else { return Ok(None) };
+        Ok(self.definition(instance.version).map(|definition| definition.mermaid_at(&instance)))
+    }
+
     pub(super) fn current(&self) -> &SagaDefinition<D, S, B> {
         // `new` puts one in, and nothing takes it out.
         &self.definitions[0]
@@ -135,7 +151,10 @@ where
     /// # Errors
     ///
     /// `ALREADY_EXISTS` with the reason `SAGA_EXISTS` where `key` has a saga of
-    /// this definition, whatever became of it; the transaction is still usable.
+    /// this definition, whatever became of it. Where a
+    /// [second start waits](SagaDefinition::second_start_waits) it is not refused;
+    /// `RESOURCE_EXHAUSTED` with the reason `SAGA_QUEUE_FULL` where too many wait.
+    /// The transaction is still usable after these.
     /// `INVALID_ARGUMENT` for an empty or long key or too much data;
     /// `FAILED_PRECONDITION` for a definition that does not
     /// [`validate`](SagaDefinition::validate); and what the database says.
@@ -170,19 +189,58 @@ where
             wait_until: None,
             wake_at: 0,
             owner: None,
+            lease_until: 0,
             started_at: now,
             updated_at: now,
         };
         let waits = arm(definition, &mut instance, now);
         if !self.store.insert(tx, &instance).await? {
-            let message = format!("there is a {} saga for this key already", definition.name);
-            return Err(Error::already_exists("SAGA_EXISTS", message));
+            if definition.queue == 0 {
+                let message = format!("there is a {} saga for this key already", definition.name);
+                return Err(Error::already_exists("SAGA_EXISTS", message));
+            }
+            self.start_second(tx, definition, &mut instance, now).await?;
         }
-        if let Some(event) = waits {
+        if let Some(event) = waits.filter(|_| instance.position.state.is_active()) {
             self.store.wake_if_signalled(tx, &instance, event).await?;
         }
         self.wake_after(tx);
         Ok(instance.id)
+    }
+
+    /// Starts a saga for a key that another one has, or waits for that to end.
+    async fn start_second(
+        &self,
+        tx: &mut Tx<B>,
+        definition: &SagaDefinition<D, S, B>,
+        instance: &mut Instance,
+        now: i64,
+    ) -> Result<()> {
+        for _ in 0..START_TRIES {
+            let Some(first) = self.store.lock_key(tx, definition.name, &instance.key).await? else {
+                // It gave the key up in the meantime.
+                if self.store.insert(tx, instance).await? {
+                    return Ok(());
+                }
+                continue;
+            };
+            if !first.position.state.has_ended() {
+                let waiting = self.store.queued(tx, definition.name, &instance.key).await?;
+                if waiting >= i64::from(definition.queue) {
+                    let message = format!("{waiting} sagas wait for this key already");
+                    return Err(Error::resource_exhausted("SAGA_QUEUE_FULL", message));
+                }
+                instance.position.state = SagaState::Queued;
+                self.store.insert(tx, instance).await?;
+                return Ok(());
+            }
+            // A process that knows nothing of waiting may have ended it.
+            if !self.store.hand_over(tx, &first, false, now).await? {
+                self.store.give_up_key(tx, &first).await?;
+            }
+        }
+        let message = "the sagas of this key change too fast; try again";
+        Err(Error::aborted("SAGA_BUSY", message))
     }
 
     /// Tells the saga of `key` that `event` happened, with the caller's
@@ -233,7 +291,7 @@ where
     ///
     /// What the database says.
     pub async fn show(&self, id: &SagaId) -> Result<Option<SagaView>> {
-        self.with_log(self.store.get(id).await?).await
+        self.with_log(self.instance(id).await?).await
     }
 
     /// The saga of a business key, with its log.
@@ -247,42 +305,10 @@ where
         self.with_log(self.store.find(self.current().name, key).await?).await
     }
 
-    /// Lets a parked saga go on where it stood, with all its tries. `false` if it
-    /// is not parked.
-    ///
-    /// Dropping the future leaves open whether it happened.
-    ///
-    /// # Errors
-    ///
-    /// What the database says.
-    pub async fn resume(&self, id: &SagaId) -> Result<bool> {
-        let Some(mut instance) = self.store.get(id).await? else { return Ok(false) };
-        if instance.position.state != SagaState::Parked {
-            return Ok(false);
-        }
-        let now = self.time.read().await?;
-        let attempt = i64::from(instance.position.attempts);
-        instance.position = instance.position.resumed();
-        instance.wake_at = 0;
-        let definition = self.definition(instance.version);
-        let waits = definition.and_then(|d| arm(&d, &mut instance, now));
-        let line = SagaLogLine {
-            time: now,
-            step: instance.step_name.clone(),
-            what: "resumed".to_owned(),
-            attempt,
-            error: None,
-        };
-        let mut tx = self.store.db.begin().await?;
-        if !self.store.resume(&mut tx, &instance, line).await? {
-            return Ok(false);
-        }
-        if let Some(event) = waits {
-            self.store.wake_if_signalled(&mut tx, &instance, event).await?;
-        }
-        self.wake_after(&mut tx);
-        tx.commit().await?;
-        Ok(true)
+    /// One saga of this definition.
+    pub(super) async fn instance(&self, id: &SagaId) -> Result<Option<Instance>> {
+        let instance = self.store.get(id).await?;
+        Ok(instance.filter(|instance| instance.definition == self.current().name))
     }
 
     async fn with_log(&self, instance: Option<Instance>) -> Result<Option<SagaView>> {
@@ -291,12 +317,14 @@ where
         Ok(Some(self.view(instance, lines)))
     }
 
-    fn view(&self, instance: Instance, log: Vec<SagaLogLine>) -> SagaView {
+    pub(super) fn view(&self, instance: Instance, log: Vec<SagaLogLine>) -> SagaView {
         let definition = self.definition(instance.version);
-        SagaView::new(definition.as_deref(), instance, log)
+        // Also what a version that is not known here would hide, as far as that is known.
+        let private: Vec<&str> = self.definitions.iter().flat_map(|d| d.private.clone()).collect();
+        SagaView::new(definition.as_deref(), &private, instance, log)
     }
 
-    fn wake_after(&self, tx: &mut Tx<B>) {
+    pub(super) fn wake_after(&self, tx: &mut Tx<B>) {
         let wake = self.wake.clone();
         tx.on_commit(move || wake.send_modify(|changes| *changes += 1));
     }

@@ -10,8 +10,19 @@ use super::store::Store;
 
 /// Instances removed at a time.
 const CLEAN_BATCH: i64 = 100;
-/// Active instances are counted up to here: counting costs time.
+/// Instances are counted up to here: counting costs time.
 const MAX_COUNT: i64 = 100_000;
+
+macro_rules! census {
+    ($of:literal) => {
+        concat!(
+            "SELECT state, COUNT(*), MIN(started_at) FROM (SELECT state, started_at
+                FROM chassis_saga WHERE definition = $1 AND ",
+            $of,
+            " LIMIT $2) s GROUP BY state"
+        )
+    };
+}
 
 impl<B: Backend> Store<B> {
     pub(crate) async fn get(&self, id: &SagaId) -> Result<Option<Instance>> {
@@ -58,7 +69,7 @@ impl<B: Backend> Store<B> {
     }
 
     pub(crate) async fn lines(&self, id: &SagaId) -> Result<Vec<SagaLogLine>> {
-        const SQL: &str = "SELECT time, step, what, attempt, error FROM chassis_saga_log
+        const SQL: &str = "SELECT time, step, what, attempt, error, changes FROM chassis_saga_log
             WHERE saga_id = $1 ORDER BY n";
         let rows = self.db.fetch_all(SQL, params![id.as_str()]).await?;
         rows.iter()
@@ -69,18 +80,28 @@ impl<B: Backend> Store<B> {
                     what: row.text(2)?.to_owned(),
                     attempt: row.int(3)?,
                     error: row.opt_text(4)?.map(str::to_owned),
+                    changes: row.opt_text(5)?.and_then(|json| serde_json::from_str(json).ok()),
                 })
             })
             .collect()
     }
 
-    /// How many instances are in a state.
-    pub(crate) async fn count(&self, definition: &str, state: SagaState) -> Result<i64> {
-        const SQL: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM chassis_saga
-            WHERE definition = $1 AND state = $2
-              AND state IN ('running', 'compensating', 'parked') LIMIT $3) s";
-        let values = params![definition, state.as_str(), MAX_COUNT];
-        self.db.fetch_optional(SQL, values).await?.map_or(Ok(0), |row| row.int(0))
+    /// How many instances are in each state that has not ended, and when the oldest of
+    /// them started.
+    pub(crate) async fn census(&self, definition: &str) -> Result<Vec<(SagaState, i64, i64)>> {
+        // One statement for each partial index.
+        const ACTIVE: &str = census!("state IN ('running', 'compensating')");
+        const PARKED: &str = census!("state = 'parked'");
+        const QUEUED: &str = census!("state = 'queued'");
+        let mut census = Vec::new();
+        for sql in [ACTIVE, PARKED, QUEUED] {
+            for row in self.db.fetch_all(sql, params![definition, MAX_COUNT]).await? {
+                if let Some(state) = SagaState::parse(row.text(0)?) {
+                    census.push((state, row.int(1)?, row.int(2)?));
+                }
+            }
+        }
+        Ok(census)
     }
 
     /// Removes instances of `definition` that ended before `before`, and signals

@@ -3,6 +3,7 @@
 use chassis_core::{Error, Result};
 use chassis_data::Row;
 
+use super::changes::SagaChanges;
 use super::definition::SagaId;
 use super::progress::{Position, SagaState};
 
@@ -11,7 +12,7 @@ macro_rules! columns {
     () => {
         "id, definition, version, saga_key, state, backward, step, step_name, attempts, \
          uncertain, rev, data, headers, failure, last_error, waiting_for, wait_until, wake_at, \
-         owner, started_at, updated_at"
+         owner, started_at, updated_at, business_key, lease_until"
     };
 }
 pub(super) use columns;
@@ -37,6 +38,7 @@ pub(crate) struct Instance {
     pub(crate) wait_until: Option<i64>,
     pub(crate) wake_at: i64,
     pub(crate) owner: Option<String>,
+    pub(crate) lease_until: i64,
     pub(crate) started_at: i64,
     pub(crate) updated_at: i64,
 }
@@ -53,7 +55,8 @@ impl Instance {
             id: SagaId::from(row.text(0)?),
             definition: text(1)?,
             version: row.int(2)?,
-            key: text(3)?,
+            // What waits for the key, or had it, has a name of its own in its column.
+            key: opt_text(21)?.map_or_else(|| text(3), Ok)?,
             position: Position {
                 state,
                 backward: row.int(5)? != 0,
@@ -73,6 +76,7 @@ impl Instance {
             owner: opt_text(18)?,
             started_at: row.int(19)?,
             updated_at: row.int(20)?,
+            lease_until: row.int(22)?,
         })
     }
 }
@@ -88,6 +92,8 @@ pub struct SagaLogLine {
     pub what: String,
     /// Which try it was.
     pub attempt: i64,
-    /// Why, where it failed.
+    /// Why, where it failed or somebody moved it.
     pub error: Option<String>,
+    /// What changed in the data, if anything did.
+    pub changes: Option<SagaChanges>,
 }

@@ -49,20 +49,39 @@ impl TurnMetrics {
             SagaState::Completed => self.completed.inc(),
             SagaState::Cancelled => self.cancelled.inc(),
             SagaState::Parked => self.parked.inc(),
-            SagaState::Running | SagaState::Compensating => {}
+            SagaState::Running | SagaState::Compensating | SagaState::Queued => {}
         }
     }
 }
 
-/// How many instances are in each state that has not ended.
-pub(super) struct Counts(pub(super) [(SagaState, Gauge); 3]);
+/// How many instances are in each state that has not ended, and how old they are.
+pub(super) struct Census(Vec<(SagaState, Gauge, Gauge)>);
 
-impl Counts {
+impl Census {
     pub(super) fn new(env: &Env, saga: &str) -> Self {
-        let gauge = |state: SagaState| {
+        use SagaState::{Compensating, Parked, Queued, Running};
+        let gauges = |state: SagaState| {
             let labels = [("saga", saga), ("state", state.as_str())];
-            (state, env.metrics().gauge("saga_instances", "Sagas that have not ended.", &labels))
+            let metrics = env.metrics();
+            (
+                state,
+                metrics.gauge("saga_instances", "Sagas that have not ended.", &labels),
+                metrics.gauge(
+                    "saga_oldest_age_seconds",
+                    "Time since the start of the oldest saga in this state; 0 if there is none.",
+                    &labels,
+                ),
+            )
         };
-        Self([gauge(SagaState::Running), gauge(SagaState::Compensating), gauge(SagaState::Parked)])
+        Self([Running, Compensating, Parked, Queued].map(gauges).into())
+    }
+
+    /// `found`: state, count and the start of the oldest.
+    pub(super) fn set(&self, found: &[(SagaState, i64, i64)], now: i64) {
+        for (state, count, age) in &self.0 {
+            let here = found.iter().find(|(of, ..)| of == state);
+            count.set(here.map_or(0, |(_, count, _)| *count));
+            age.set(here.map_or(0, |(.., oldest)| now.saturating_sub(*oldest).max(0) / 1000));
+        }
     }
 }

@@ -19,7 +19,8 @@
 //! crash may have happened. So an undo must succeed where there is nothing to
 //! undo, and must keep a late call from taking effect.
 //!
-//! A key has one saga per definition. A signal that is early is kept; one that is
+//! A key has one saga per definition at a time. A second start is refused, or waits if the
+//! definition [says so](SagaDefinition::second_start_waits). A signal that is early is kept; one that is
 //! late or comes twice changes nothing. Several runners share the work by a lease
 //! on each instance. An instance of a version that is not known here is parked
 //! with that reason, one of a newer version is left to a newer process.
@@ -27,10 +28,17 @@
 //! What this does not do: others see the steps before the saga has ended. Give
 //! what is in the making a state that says so (a semantic lock).
 //!
-//! Read in this order: `progress` (the transition table), `definition`, `handle`
-//! (what a service holds), `runner`, `turn` and `settle` (the doing), `instance`, `store`,
-//! `inspect` and `schema` (the SQL), `view`, `mermaid`, `metrics`.
+//! A person can look and step in: [`Sagas::show`] says where a saga is, why it waits and
+//! what each step changed in its data, [`Sagas::diagram`] draws it, and
+//! [`Sagas::retry`], [`Sagas::skip`] and [`Sagas::compensate`] move it. A running service
+//! offers the same at its admin port as `sagas/<definition>/…`.
+//!
+//! Read in this order: `progress` (the transition table), `moves` (what an operator may do),
+//! `definition`, `handle` (what a service holds), `operator`, `runner`, `turn` and `settle`
+//! (the doing), `instance`, `store`, `queue`, `inspect` and `schema` (the SQL), `view`,
+//! `changes`, `mermaid`, `metrics`, `operations`.
 
+mod changes;
 mod definition;
 mod handle;
 mod handler;
@@ -38,7 +46,11 @@ mod inspect;
 mod instance;
 mod mermaid;
 mod metrics;
+mod moves;
+mod operations;
+mod operator;
 mod progress;
+mod queue;
 mod runner;
 mod schema;
 mod settings;
@@ -47,6 +59,7 @@ mod store;
 mod turn;
 mod view;
 
+pub use changes::SagaChanges;
 pub use definition::{Failure, SagaDefinition, SagaId, StepInfo};
 pub use handle::Sagas;
 pub use handler::{CancelStep, TxStep};

@@ -38,6 +38,8 @@ pub enum SagaState {
     Cancelled,
     /// It cannot go on by itself; somebody must look.
     Parked,
+    /// It has not begun: it waits until the saga of its key before it has ended.
+    Queued,
 }
 
 impl SagaState {
@@ -50,14 +52,15 @@ impl SagaState {
             SagaState::Completed => "completed",
             SagaState::Cancelled => "cancelled",
             SagaState::Parked => "parked",
+            SagaState::Queued => "queued",
         }
     }
 
     /// The state of this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<SagaState> {
-        use SagaState::{Cancelled, Compensating, Completed, Parked, Running};
-        [Running, Compensating, Completed, Cancelled, Parked]
+        use SagaState::{Cancelled, Compensating, Completed, Parked, Queued, Running};
+        [Running, Compensating, Completed, Cancelled, Parked, Queued]
             .into_iter()
             .find(|state| state.as_str() == name)
     }
@@ -66,6 +69,12 @@ impl SagaState {
     #[must_use]
     pub fn is_active(self) -> bool {
         matches!(self, SagaState::Running | SagaState::Compensating)
+    }
+
+    /// Whether nothing more will happen to it.
+    #[must_use]
+    pub fn has_ended(self) -> bool {
+        matches!(self, SagaState::Completed | SagaState::Cancelled)
     }
 }
 
@@ -112,7 +121,7 @@ impl Position {
         uncertain: false,
     };
 
-    fn ended(self, state: SagaState) -> Position {
+    pub(super) fn ended(self, state: SagaState) -> Position {
         Position { state, attempts: 0, uncertain: false, ..self }
     }
 
@@ -120,7 +129,7 @@ impl Position {
         Position { state: SagaState::Parked, ..self }
     }
 
-    /// A parked instance goes on where it stood, with all its tries.
+    /// It goes on where it stood, with all its tries.
     pub(crate) fn resumed(self) -> Position {
         let state = if self.backward { SagaState::Compensating } else { SagaState::Running };
         Position { state, attempts: 0, ..self }
@@ -236,7 +245,7 @@ pub(crate) fn task(plan: &[Kind], position: &Position) -> Option<Task> {
         SagaState::Compensating => {
             Some(position.step.checked_sub(1).map_or(Task::Cancel, Task::Undo))
         }
-        SagaState::Completed | SagaState::Cancelled | SagaState::Parked => None,
+        SagaState::Completed | SagaState::Cancelled | SagaState::Parked | SagaState::Queued => None,
     }
 }
 
@@ -312,13 +321,13 @@ fn again(
 }
 
 /// From forward to backward; the current step counts if it may have happened.
-fn turn_back(plan: &[Kind], at: Position) -> Position {
+pub(super) fn turn_back(plan: &[Kind], at: Position) -> Position {
     let below = if at.uncertain { at.step + 1 } else { at.step };
     undo_below(plan, below)
 }
 
 /// Backward before the nearest step below `below` that has something to undo.
-fn undo_below(plan: &[Kind], below: usize) -> Position {
+pub(super) fn undo_below(plan: &[Kind], below: usize) -> Position {
     let step = (0..below.min(plan.len()))
         .rev()
         .find(|&step| plan.get(step).is_some_and(|kind| kind.can_be_undone()))

@@ -19,7 +19,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::definition::SagaId;
 use super::handle::Sagas;
-use super::metrics::{Counts, TurnMetrics};
+use super::metrics::{Census, TurnMetrics};
+use super::operations::offer;
 use super::progress::SagaState;
 use super::settle::Advance;
 use super::store::Hold;
@@ -116,7 +117,7 @@ where
     async fn serve(self: Arc<Self>, env: Env, shutdown: Shutdown) {
         let config = &self.sagas.config;
         let metrics = TurnMetrics::new(&env, self.sagas.current().name);
-        let counts = Counts::new(&env, self.sagas.current().name);
+        let census = Census::new(&env, self.sagas.current().name);
         let mut wake = self.sagas.wake.subscribe();
         let mut tasks: JoinSet<(SagaId, Result<Option<i64>>)> = JoinSet::new();
         let mut busy: HashSet<SagaId> = HashSet::new();
@@ -152,7 +153,7 @@ where
             }
             if now >= count_at {
                 count_at = now + COUNT_EVERY;
-                if let Err(error) = self.count(&counts).await {
+                if let Err(error) = self.count(&census).await {
                     warn(&error);
                 }
             }
@@ -213,11 +214,9 @@ where
         }
     }
 
-    async fn count(&self, counts: &Counts) -> Result<()> {
-        let name = self.sagas.current().name;
-        for (state, gauge) in &counts.0 {
-            gauge.set(self.sagas.store.count(name, *state).await?);
-        }
+    async fn count(&self, census: &Census) -> Result<()> {
+        let found = self.sagas.store.census(self.sagas.current().name).await?;
+        census.set(&found, self.sagas.time.estimate());
         Ok(())
     }
 
@@ -267,6 +266,7 @@ where
                 Err(error) if error.code().is_retryable() => warn(&error),
                 Err(error) => return Err(error),
             }
+            offer(&env, &self.sagas);
             ready.ready();
             Arc::new(*self).serve(env, shutdown).await;
             Ok(())

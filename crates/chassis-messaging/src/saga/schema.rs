@@ -4,6 +4,9 @@
 //! `rev`, so that two runners cannot both move it; the log beside it has a line
 //! for each. A signal is kept by the saga's key, so it may come before the saga
 //! waits for it, or before the saga at all. `wake_at` 0 means at once.
+//!
+//! `saga_key` is the slot of a key: one row has it. A row that waits for the slot, or gave
+//! it up, has a name of its own there and its key in `business_key`.
 
 use chassis_data::Migrations;
 
@@ -85,5 +88,13 @@ pub(crate) fn migrations() -> Migrations {
             7,
             "index of signals by age",
             "CREATE INDEX chassis_saga_signal_age ON chassis_saga_signal (received_at)",
+        )
+        .step(8, "changes in the log", "ALTER TABLE chassis_saga_log ADD COLUMN changes TEXT")
+        .step(9, "sagas that share a key", "ALTER TABLE chassis_saga ADD COLUMN business_key TEXT")
+        .step(
+            10,
+            "index of what waits for its key",
+            "CREATE INDEX chassis_saga_queued ON chassis_saga (definition, business_key, id)
+                WHERE state = 'queued'",
         )
 }

@@ -9,6 +9,7 @@ use chassis_data::{Backend, Tx};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::changes::{SagaChanges, without_private};
 use super::definition::{Failure, SagaDefinition};
 use super::handle::arm;
 use super::instance::{Instance, SagaLogLine};
@@ -111,12 +112,22 @@ where
             what: next.happening.as_str().to_owned(),
             attempt: i64::from(at.attempts) + 1,
             error: described.clone(),
+            changes: ended.data.as_deref().and_then(|data| {
+                SagaChanges::between(&self.instance.data, data, &definition.private)
+            }),
         };
+        let ended_now = to.position.state.has_ended();
+        if ended_now && let Some(data) = without_private(&to.data, &definition.private) {
+            to.data = data;
+        }
         let store = &self.sagas.store;
         if !store.write(&mut tx, &self.owner, &to, hold, line).await? {
             tx.rollback().await;
             tracing::warn!(saga_id = %to.id, "a saga moved on without this runner");
             return Ok(Advance::Over);
+        }
+        if ended_now {
+            store.hand_over(&mut tx, &to, definition.queue > 0, now).await?;
         }
         let came = match waits {
             Some(event) => store.wake_if_signalled(&mut tx, &to, event).await?,
@@ -169,6 +180,7 @@ where
             what: Happening::Parked.as_str().to_owned(),
             attempt: i64::from(to.position.attempts),
             error: Some(reason),
+            changes: None,
         };
         let mut tx = self.sagas.store.db.begin().await?;
         if self.sagas.store.write(&mut tx, &self.owner, &to, None, line).await? {

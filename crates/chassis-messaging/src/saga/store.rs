@@ -1,11 +1,12 @@
 //! What starts, takes and moves a saga in the tables: one statement or one
 //! transaction a method.
 
-use chassis_core::Result;
+use chassis_core::{Error, Result};
 use chassis_data::{Backend, Db, Tx, params};
 
 use super::definition::SagaId;
 use super::instance::{Instance, SagaLogLine, columns};
+use super::progress::SagaState;
 
 /// Who holds an instance, and until when.
 #[derive(Clone, Copy, Debug)]
@@ -23,14 +24,16 @@ impl<B: Backend> Store<B> {
     pub(crate) async fn insert(&self, tx: &mut Tx<B>, new: &Instance) -> Result<bool> {
         const SQL: &str = "INSERT INTO chassis_saga (id, definition, version, saga_key, state,
                 backward, step, step_name, attempts, uncertain, rev, data, headers, waiting_for,
-                wait_until, wake_at, lease_until, started_at, updated_at)
-            VALUES ($1, $2, $3, $4, $5, 0, 0, $6, 0, 0, 0, $7, $8, $9, $10, $11, 0, $12, $12)
+                wait_until, wake_at, lease_until, started_at, updated_at, business_key)
+            VALUES ($1, $2, $3, $4, $5, 0, 0, $6, 0, 0, 0, $7, $8, $9, $10, $11, 0, $12, $12, $13)
             ON CONFLICT (definition, saga_key) DO NOTHING";
+        let queued = new.position.state == SagaState::Queued;
+        let slot = if queued { format!("{}/queued", new.id) } else { new.key.clone() };
         let values = params![
             new.id.as_str(),
             new.definition.as_str(),
             new.version,
-            new.key.as_str(),
+            slot,
             new.position.state.as_str(),
             new.step_name.as_str(),
             new.data.as_str(),
@@ -38,7 +41,8 @@ impl<B: Backend> Store<B> {
             new.waiting_for.clone(),
             new.wait_until,
             new.wake_at,
-            new.started_at
+            new.started_at,
+            queued.then_some(new.key.as_str())
         ];
         Ok(tx.execute(SQL, values).await? == 1)
     }
@@ -147,8 +151,9 @@ impl<B: Backend> Store<B> {
         Ok(self.db.execute(SQL, values).await? == 1)
     }
 
-    /// Writes `to` over the row of `from` and adds a line to the log. `false`:
-    /// `owner` does not hold it any more. `keep`: go on holding it.
+    /// Writes `to` over its row, unless it has moved since, and adds a line to the log.
+    /// `false`: it has moved, or `owner` does not hold it any more; an empty `owner` is
+    /// nobody. `keep`: go on holding it.
     pub(crate) async fn write(
         &self,
         tx: &mut Tx<B>,
@@ -161,7 +166,7 @@ impl<B: Backend> Store<B> {
                 step_name = $4, attempts = $5, uncertain = $6, data = $7, failure = $8,
                 last_error = $9, waiting_for = $10, wait_until = $11, wake_at = $12,
                 owner = $13, lease_until = $14, updated_at = $15, rev = rev + 1
-            WHERE id = $16 AND rev = $17 AND owner = $18";
+            WHERE id = $16 AND rev = $17 AND COALESCE(owner, '') = $18";
         let at = &to.position;
         let values = params![
             at.state.as_str(),
@@ -198,9 +203,12 @@ impl<B: Backend> Store<B> {
         line: SagaLogLine,
     ) -> Result<()> {
         const SQL: &str = "INSERT INTO chassis_saga_log
-            (saga_id, n, time, step, what, attempt, error) VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        let SagaLogLine { time, step, what, attempt, error } = line;
-        tx.execute(SQL, params![id.as_str(), n, time, step, what, attempt, error]).await?;
+            (saga_id, n, time, step, what, attempt, error, changes)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let SagaLogLine { time, step, what, attempt, error, changes } = line;
+        let changes = changes.map(|changes| serde_json::to_string(&changes)).transpose();
+        let changes = changes.map_err(Error::internal)?;
+        tx.execute(SQL, params![id.as_str(), n, time, step, what, attempt, error, changes]).await?;
         Ok(())
     }
 
@@ -216,31 +224,5 @@ impl<B: Backend> Store<B> {
             WHERE id = $2 AND rev = $3 AND owner = $4";
         tx.execute(SQL, params![wake_at, instance.id.as_str(), instance.rev, owner]).await?;
         Ok(())
-    }
-
-    /// Puts a parked instance back to work. `false`: it is not parked any more.
-    pub(crate) async fn resume(
-        &self,
-        tx: &mut Tx<B>,
-        to: &Instance,
-        line: SagaLogLine,
-    ) -> Result<bool> {
-        const SQL: &str = "UPDATE chassis_saga SET state = $1, attempts = 0, wait_until = $2,
-                waiting_for = $3, wake_at = $4, updated_at = $5, rev = rev + 1
-            WHERE id = $6 AND rev = $7 AND state = 'parked'";
-        let values = params![
-            to.position.state.as_str(),
-            to.wait_until,
-            to.waiting_for.clone(),
-            to.wake_at,
-            line.time,
-            to.id.as_str(),
-            to.rev
-        ];
-        if tx.execute(SQL, values).await? != 1 {
-            return Ok(false);
-        }
-        self.log(tx, &to.id, to.rev + 1, line).await?;
-        Ok(true)
     }
 }

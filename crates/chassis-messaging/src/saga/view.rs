@@ -1,8 +1,11 @@
 //! One saga, for a person who asks where it is and why it does not move.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use chassis_data::Backend;
 use serde::Serialize;
 
+use super::changes::mask;
 use super::definition::{Failure, SagaDefinition, SagaId};
 use super::instance::{Instance, SagaLogLine};
 use super::progress::SagaState;
@@ -33,7 +36,7 @@ pub struct SagaView {
     pub last_error: Option<String>,
     /// Why it is being undone, or was.
     pub failure: Option<Failure>,
-    /// Its data; null if it cannot be read.
+    /// Its data, without what is private; null if it cannot be read.
     pub data: serde_json::Value,
     /// When it started, in unix milliseconds.
     pub started_at: i64,
@@ -46,12 +49,15 @@ pub struct SagaView {
 impl SagaView {
     pub(super) fn new<D, S, B: Backend>(
         definition: Option<&SagaDefinition<D, S, B>>,
+        private: &[&str],
         instance: Instance,
         log: Vec<SagaLogLine>,
     ) -> SagaView {
         let why = why(&instance);
         let at = instance.position;
-        let ended = matches!(at.state, SagaState::Completed | SagaState::Cancelled);
+        let ended = at.state.has_ended();
+        let mut data = serde_json::from_str(&instance.data).unwrap_or_default();
+        mask(&mut data, private);
         let remaining = definition.filter(|_| !ended).map_or_else(Vec::new, |definition| {
             let names = definition.steps.iter().zip(&definition.plan);
             if at.backward {
@@ -75,7 +81,7 @@ impl SagaView {
             attempts: at.attempts,
             last_error: instance.last_error,
             failure: instance.failure.and_then(|json| serde_json::from_str(&json).ok()),
-            data: serde_json::from_str(&instance.data).unwrap_or_default(),
+            data,
             started_at: instance.started_at,
             updated_at: instance.updated_at,
             log,
@@ -91,7 +97,8 @@ fn why(instance: &Instance) -> String {
     match at.state {
         SagaState::Completed => "it is complete".to_owned(),
         SagaState::Cancelled => "it was undone".to_owned(),
-        SagaState::Parked => format!("it is parked before {verb} {step}: {error}"),
+        SagaState::Queued => "it waits until the saga of its key before it has ended".to_owned(),
+        SagaState::Parked => format!("it is parked and has to {verb} {step}: {error}"),
         _ if instance.owner.is_some() => {
             format!("a runner is busy to {verb} {step}, try {}", at.attempts + 1)
         }
@@ -101,13 +108,42 @@ fn why(instance: &Instance) -> String {
                 format!("it is about to take the signal {event}")
             }
             (Some(event), Some(until)) if at.attempts == 0 => {
-                format!("it waits for the signal {event} until {until}")
+                format!("it waits for the signal {event} until {}", when(until))
             }
             _ if at.attempts > 0 => {
-                let (next, wake) = (at.attempts + 1, instance.wake_at);
+                let (next, wake) = (at.attempts + 1, when(instance.wake_at));
                 format!("it waits until {wake} to {verb} {step}, try {next}, after: {error}")
             }
             _ => format!("it is about to {verb} {step}"),
         },
+    }
+}
+
+/// A time of the table as a person reads it; one that no calendar has stays a number.
+fn when(ms: i64) -> String {
+    // The end of the year 9999 (RFC 3339).
+    const LAST: u64 = 253_402_300_799_000;
+    match u64::try_from(ms) {
+        Ok(ms @ 0..=LAST) => {
+            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+        }
+        _ => ms.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_for_people() {
+        for (ms, text) in [
+            (1_601_999, "1970-01-01T00:26:41Z"),
+            (253_402_300_799_000, "9999-12-31T23:59:59Z"),
+            (i64::MAX, "9223372036854775807"),
+            (-1, "-1"),
+        ] {
+            assert_eq!(when(ms), text);
+        }
     }
 }
