@@ -180,7 +180,7 @@ async fn ask(
     Path(name): Path<String>,
     Query(args): Query<BTreeMap<String, String>>,
 ) -> Result<Json<Value>, Problem> {
-    Ok(Json(env.operations().run(&name, json!(args), false).await?))
+    Ok(Json(env.scope(env.operations().run(&name, json!(args), false)).await?))
 }
 
 /// The body must say that it is JSON: a page in a browser cannot do that to another origin
@@ -190,7 +190,7 @@ async fn change(
     Path(name): Path<String>,
     Json(args): Json<Value>,
 ) -> Result<Json<Value>, Problem> {
-    Ok(Json(env.operations().run(&name, args, true).await?))
+    Ok(Json(env.scope(env.operations().run(&name, args, true)).await?))
 }
 
 /// Neither a large body nor an operation that hangs may hold on to the process.

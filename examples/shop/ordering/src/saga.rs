@@ -49,6 +49,7 @@ pub struct Steps {
 /// The table.
 fn definition(parcel_within: Duration) -> SagaDefinition<Checkout, Steps> {
     SagaDefinition::new("checkout", 1)
+        .private(&["card"])
         .action("price", price)
         .step("reserve-stock", reserve, release)
         .step("charge", charge, refund)

@@ -11,9 +11,6 @@ use crate::support::{Shop, order};
 /// On the thread of this test, where everything that it starts runs.
 #[tokio::test]
 async fn a_card_token_is_in_no_log() {
-    // Where there is only one subscriber, `tracing` lets the thread that first comes to a log
-    // line decide whether it is wanted, and that may be another test's.
-    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let (logs, _guard) = CapturedLogs::on_this_thread(Level::TRACE);
     let shop = Shop::open().await;
     let card = "tok_4711_in_no_log";
@@ -36,6 +33,9 @@ async fn a_card_token_is_not_kept_longer_than_it_is_needed() {
     shop.until(paid.body["id"].as_str().unwrap(), "confirmed").await;
     let refused = shop.place(&order(BAD_CARD, "cup", 1)).await;
     shop.until(&refused, "cancelled").await;
+    // Ends before the card is asked for.
+    let missing = shop.place(&order("tok_4711_out", "mug", 1)).await;
+    shop.until(&missing, "cancelled").await;
 
     for sql in ["select data from chassis_saga", "select fingerprint from order_requests"] {
         let kept = shop.texts(sql).await;
