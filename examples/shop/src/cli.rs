@@ -14,12 +14,13 @@ Usage: shop [OPTIONS]         run all services in this process
        shop saga …            list, show, retry, skip or undo its sagas; see shop saga --help
 
   --data DIR       where databases and the broker keep their files (default: data;
-                   smoke: a temporary folder)
+                   smoke: a temporary folder, or this one if it is new or empty)
   --port PORT      port of the gateway; admin ports follow from PORT + 1010
                    (default: 8080; 0 takes free ports for all)
   --database URL   a PostgreSQL server instead of SQLite; each service gets a
                    database of its own, named after the one in the URL
   --broker URL     a NATS server instead of the embedded broker: nats://host:4222
+                   (smoke: not one that a running shop uses, they would share messages)
   --report FILE    write the addresses as JSON to FILE once everything serves
   --help           print this
 
@@ -100,7 +101,13 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
             _ => return Err(format!("unknown option `{name}`; --help lists the options")),
         }
     }
-    Ok(if smoke { Command::Smoke(options) } else { Command::Up(options) })
+    if !smoke {
+        return Ok(Command::Up(options));
+    }
+    if options.port != Options::default().port || options.report.is_some() {
+        return Err("smoke chooses its ports and its report itself".to_owned());
+    }
+    Ok(Command::Smoke(options))
 }
 
 /// How far the first admin port is from the gateway's.
@@ -130,13 +137,16 @@ mod tests {
         assert_eq!(read("saga"), Ok(Command::Help(operate::HELP)));
         let options = Options {
             data: Some("/tmp/x".into()),
-            port: 0,
             broker: Some("nats://h:1".to_owned()),
             ..Options::default()
         };
         assert_eq!(
-            read("smoke --data /tmp/x --port=0 --broker nats://h:1"),
-            Ok(Command::Smoke(options))
+            read("smoke --data /tmp/x --broker nats://h:1"),
+            Ok(Command::Smoke(options.clone()))
+        );
+        assert_eq!(
+            read("--data=/tmp/x --port=0 --broker nats://h:1"),
+            Ok(Command::Up(Options { port: 0, ..options }))
         );
     }
 
@@ -149,6 +159,7 @@ mod tests {
             ("--port 65000", "no room"),
             ("--database mysql://h/d", "postgres://"),
             ("smoke up", "`up`"),
+            ("smoke --port 0", "itself"),
             ("ops --prot", "`--prot`"),
         ] {
             let problem = read(line).unwrap_err();

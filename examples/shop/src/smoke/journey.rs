@@ -35,6 +35,12 @@ pub(super) async fn run(options: &Options) -> Result<()> {
         }
     };
     std::fs::create_dir_all(&data).map_err(Error::internal)?;
+    if std::fs::read_dir(&data).map_err(Error::internal)?.next().is_some() {
+        return Err(Error::invalid_argument(
+            "SMOKE_DATA",
+            format!("{} is not empty, and the journey wants a fresh shop", data.display()),
+        ));
+    }
     let mut options = options.clone();
     // A database server outlives the run: each run gets names of its own on it.
     options.database = options.database.map(|url| fresh(&url));
