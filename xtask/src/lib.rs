@@ -4,7 +4,7 @@
 //! cargo and so that a test can call them: [`tidy::check`] is also an
 //! integration test of the package `chassis-tests`.
 //!
-//! In reading order: [`tidy`] holds the rules of the house, [`test`] runs every
+//! In reading order: [`tidy`] holds the rules of the house, [`mod@test`] runs every
 //! check that the repository has, and [`process`] starts and stops what they need.
 #![allow(
     clippy::print_stdout,
