@@ -135,7 +135,7 @@ async fn an_open_circuit_is_walked_past() {
     let text = metrics.encode();
     assert!(text.contains("to=\"open\"} 1"), "{text}");
     assert!(
-        text.contains("client_balancer_endpoints{service=\"greeter\",protocol=\"http\"} 2"),
+        text.contains("client_balancer_endpoints{protocol=\"http\",service=\"greeter\"} 2"),
         "{text}"
     );
 }
