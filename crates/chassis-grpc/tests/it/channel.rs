@@ -150,9 +150,9 @@ async fn push_back_is_obeyed() {
     assert!(started.elapsed() >= Duration::from_millis(30));
     assert_eq!(calls.load(Ordering::SeqCst), 2);
     let text = metrics.encode();
-    let attempts = "client_attempts_total{service=\"greeter\",protocol=\"grpc\"} 2";
+    let attempts = "client_attempts_total{protocol=\"grpc\",service=\"greeter\"} 2";
     assert!(text.contains(attempts), "{text}");
-    let calls = "rpc_client_call_duration_seconds_count{service=\"greeter\",rpc_method=\"test.Greeter/Greet\",rpc_response_status_code=\"OK\"} 1";
+    let calls = "rpc_client_call_duration_seconds_count{rpc_method=\"test.Greeter/Greet\",rpc_response_status_code=\"OK\",service=\"greeter\"} 1";
     assert!(text.contains(calls), "{text}");
 
     let (greeter, calls) = in_turn(|_| {
