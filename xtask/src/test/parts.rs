@@ -47,7 +47,7 @@ pub(super) const PARTS: &[Part] = &[
         name: "test",
         what: "all tests that need no server",
         needs_servers: false,
-        steps: |_, _| vec![cargo(&["test", "--workspace"])],
+        steps: |_, _| vec![cargo(&["test", "--workspace", "--no-fail-fast"])],
     },
     Part {
         name: "servers",
@@ -103,7 +103,7 @@ fn server_tests(workspace: &Workspace) -> Option<Vec<String>> {
     if packages.is_empty() {
         return None;
     }
-    let mut args = vec!["test".to_owned()];
+    let mut args = vec!["test".to_owned(), "--no-fail-fast".to_owned()];
     args.extend(packages);
     args.extend(["--features".to_owned(), features.join(",")]);
     if !all {
@@ -175,12 +175,12 @@ mod tests {
                 package("c", Some(FEATURE), Some("servers")),
             ])
             .unwrap(),
-            "test -p a -p c --features a/servers,c/servers --test servers"
+            "test --no-fail-fast -p a -p c --features a/servers,c/servers --test servers"
         );
         assert_eq!(
             args(vec![package("a", Some(FEATURE), None), package("c", Some(FEATURE), Some("s"))])
                 .unwrap(),
-            "test -p a -p c --features a/servers,c/servers",
+            "test --no-fail-fast -p a -p c --features a/servers,c/servers",
             "a package without a gated target runs whole"
         );
     }
