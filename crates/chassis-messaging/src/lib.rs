@@ -22,6 +22,7 @@
 //! | [`topic`] | which names a topic and a group may have |
 //! | [`broker`] | the contract of a broker, and two that keep it |
 //! | [`consumer`] | typed handlers with retries and dead letters |
+//! | [`dead_letters`] | what to do about messages that nobody could handle |
 //! | [`outbox`] | events in the transaction, and their relay |
 //! | [`inbox`] | each message takes effect once |
 //! | [`saga`] | work over several services that is finished or undone |
@@ -36,6 +37,8 @@ pub mod broker;
 
 pub mod consumer;
 
+pub mod dead_letters;
+
 pub mod outbox;
 
 pub mod inbox;
@@ -44,6 +47,7 @@ pub mod saga;
 
 pub use broker::{Broker, BrokerConfig, Deliveries, Delivery, Publisher, Subscriber, Subscription};
 pub use consumer::{Consumer, ConsumerConfig};
+pub use dead_letters::DeadLetters;
 pub use event::Event;
 pub use inbox::Inbox;
 pub use message::Message;

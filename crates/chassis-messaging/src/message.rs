@@ -25,6 +25,11 @@ pub const MAX_ATTRIBUTE_BYTES: usize = 4096;
 pub(crate) const DEAD_LETTER_HEADERS: usize = 16;
 pub(crate) const DEAD_LETTER_BYTES: usize = 16 * 1024;
 
+/// Headers of a message that was sent again out of the dead letters: how often, and how
+/// often its payload was replaced meanwhile.
+pub(crate) const REDRIVES: &str = "dlq-redrives";
+pub(crate) const EDITS: &str = "dlq-edits";
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -107,6 +112,15 @@ impl Message {
         self.headers.get(name).map(String::as_str)
     }
 
+    /// What tells this message from an earlier one under the same id, where it came
+    /// out of the dead letters. It keeps its id for the inboxes; a broker that drops
+    /// repetitions must not take it for one.
+    pub(crate) fn edition(&self) -> Option<String> {
+        let count = |name| self.header(name).and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+        let (redrives, edits) = (count(REDRIVES), count(EDITS));
+        (redrives > 0 || edits > 0).then(|| format!("r{redrives}e{edits}"))
+    }
+
     /// What the message counts against a size limit: payload, attributes and
     /// headers, in bytes.
     #[must_use]
@@ -131,7 +145,7 @@ impl Message {
     /// `max_bytes`).
     pub fn validate(&self, max_bytes: usize) -> Result<()> {
         validate_topic(&self.topic)?;
-        let dead = segment(&self.topic) == DEAD_LETTERS;
+        let dead = segment(&self.topic) == DEAD_LETTERS || self.edition().is_some();
         let (more_bytes, more_headers) =
             if dead { (DEAD_LETTER_BYTES, DEAD_LETTER_HEADERS) } else { (0, 0) };
         let size = self.size();

@@ -12,6 +12,7 @@ Usage: shop [OPTIONS]         run all services in this process
        shop smoke [OPTIONS]   run the journey against a fresh shop and say what holds
        shop ops …             ask a running service, or step in; see shop ops --help
        shop saga …            list, show, retry, skip or undo its sagas; see shop saga --help
+       shop dlq …             list, edit, redrive or discard its dead letters; see shop dlq --help
 
   --data DIR       where databases and the broker keep their files (default: data;
                    smoke: a temporary folder, or this one if it is new or empty)
@@ -67,7 +68,7 @@ impl Default for Options {
 /// One line that names the wrong option and says what is right.
 pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
     let mut args = args.into_iter().peekable();
-    if let Some(command) = args.next_if(|arg| arg == "ops" || arg == "saga") {
+    if let Some(command) = args.next_if(|arg| ["ops", "saga", "dlq"].contains(&arg.as_str())) {
         let request = operate::parse(&command, args)?;
         return Ok(request.map_or(Command::Help(operate::HELP), Command::Operate));
     }

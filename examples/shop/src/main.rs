@@ -1,5 +1,5 @@
 //! `cargo run -p shop`: the whole shop in one process; `cargo run -p shop -- smoke`: its journey;
-//! `cargo run -p shop -- ops` and `… saga`: what an operator asks of it.
+//! `cargo run -p shop -- ops`, `… saga` and `… dlq`: what an operator asks of it.
 
 use chassis::{Code, Exit};
 use shop::{

@@ -1,9 +1,11 @@
-//! `shop ops` and `shop saga`: what an operator asks of a running service.
+//! `shop ops`, `shop saga` and `shop dlq`: what an operator asks of a running service.
 //!
 //! The admin port of each service offers operations by name, JSON in and JSON out. `ops`
-//! reaches all of them on any service; `saga` is the short way to those that concern sagas.
+//! reaches all of them on any service; `saga` and `dlq` are the short ways to those that
+//! concern sagas and dead letters.
 //! It asks the port what it offers first, so it knows which operations change something.
 
+mod dlq;
 mod port;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,7 +16,7 @@ use serde_json::Value;
 use self::port::Port;
 use crate::terminal::say;
 
-/// Printed by `ops --help` and `saga --help`.
+/// Printed by `ops --help`, `saga --help` and `dlq --help`.
 pub const HELP: &str = "\
 Ask a running service, or step in, over its admin port.
 
@@ -26,10 +28,19 @@ Usage: shop ops                               what it can be asked
        shop saga retry SAGA                   go on, if it is parked or between two tries
        shop saga skip SAGA [reason=TEXT]      count the step as done at which it is stuck
        shop saga compensate SAGA [reason=…]   undo it, before its pivot
+       shop dlq list [TOPIC] [reason=REASON]  messages that it could not handle, as a table
+       shop dlq show LETTER                   payload, headers and what went wrong
+       shop dlq edit LETTER payload=TEXT      replace the payload
+       shop dlq redrive LETTER                send it to its topic again
+       shop dlq discard LETTER                throw it away
 
 SAGA is the id of a saga or its business key, which for a checkout is the order's id.
 STATE is running, compensating, parked, queued, completed or cancelled. Where a service has
 sagas of several definitions, definition=NAME says which.
+
+LETTER is a number of the table or the id of a message. Instead of it, redrive and discard
+take topic=NAME, reason=REASON or all=true, with limit=N (100) and rate=N a second (redrive,
+10). Where a service listens for several groups, group=NAME says for which.
 
   --admin URL      admin port of the service (default: http://127.0.0.1:9094, which is
                    ordering's; the shop prints a table of its ports when it starts)
@@ -59,9 +70,11 @@ enum Wish {
     Operation { name: String, args: Vec<(String, String)> },
     /// An operation on sagas, of the one definition that there is.
     Saga { verb: String, definition: Option<String>, args: Vec<(String, String)> },
+    /// An operation on dead letters, of the one group that there is.
+    DeadLetters { verb: String, group: Option<String>, args: Vec<(String, String)> },
 }
 
-/// Reads the arguments after `ops` or `saga`; `None` is a wish for [`HELP`].
+/// Reads the arguments after `ops`, `saga` or `dlq`; `None` is a wish for [`HELP`].
 ///
 /// # Errors
 /// One line that names what is wrong and says what is right.
@@ -90,8 +103,9 @@ pub fn parse(
     }
     let mut words = words.into_iter();
     let wish = match (command, words.next()) {
-        ("saga", None) => return Ok(None),
+        ("saga" | "dlq", None) => return Ok(None),
         ("saga", Some(verb)) => saga(verb, words.next(), named)?,
+        ("dlq", Some(verb)) => dlq::wish(verb, words.next(), named)?,
         (_, Some(name)) => Wish::Operation { name, args: named },
         (_, None) => Wish::Offer,
     };
@@ -167,6 +181,9 @@ async fn answer(request: &Request) -> Result<String> {
         Wish::Saga { verb, definition, args } => {
             (definition_of(offer.iter().map(|o| of(o)), verb, definition.as_deref())?, args)
         }
+        Wish::DeadLetters { verb, group, args } => {
+            (dlq::operation(offer.iter().map(|o| of(o)), verb, group.as_deref())?, args)
+        }
     };
     let Some(operation) = offer.iter().find(|operation| of(operation) == name) else {
         let message = format!(
@@ -182,6 +199,7 @@ async fn answer(request: &Request) -> Result<String> {
     };
     match &request.wish {
         Wish::Saga { verb, .. } if verb == "list" => Ok(table(&answer, now_ms())),
+        Wish::DeadLetters { verb, .. } if verb == "list" => Ok(dlq::table(&answer, now_ms())),
         Wish::Saga { verb, .. } if verb == "diagram" => {
             Ok(answer["mermaid"].as_str().unwrap_or_default().to_owned())
         }
@@ -195,24 +213,36 @@ fn definition_of(
     verb: &str,
     definition: Option<&str>,
 ) -> Result<String> {
+    scope_of(offer, "sagas", verb, definition).map_err(|known| {
+        if known.is_empty() {
+            let message = "this service has no sagas; give the admin port of one that has with \
+                           --admin URL";
+            return Error::not_found("NO_SAGAS", message);
+        }
+        let which = known.join(" or definition=");
+        let message = format!("say which sagas you mean: definition={which}");
+        Error::invalid_argument("WHICH_SAGAS", message)
+    })
+}
+
+/// The one operation `FAMILY/scope/VERB` whose scope is wanted; else the scopes that there
+/// are.
+fn scope_of(
+    offer: impl Iterator<Item = String>,
+    family: &str,
+    verb: &str,
+    wanted: Option<&str>,
+) -> Result<String, Vec<String>> {
     let known: Vec<String> = offer
         .filter_map(|name| {
-            let name = name.strip_prefix("sagas/")?.strip_suffix(verb)?.strip_suffix('/')?;
-            Some(name.to_owned())
+            let name = name.strip_prefix(family)?.strip_prefix('/')?;
+            Some(name.strip_suffix(verb)?.strip_suffix('/')?.to_owned())
         })
         .collect();
-    let meant: Vec<&String> =
-        known.iter().filter(|name| definition.is_none_or(|wanted| wanted == **name)).collect();
-    match (meant.as_slice(), known.as_slice()) {
-        ([one], _) => Ok(format!("sagas/{one}/{verb}")),
-        (_, []) => Err(Error::not_found(
-            "NO_SAGAS",
-            "this service has no sagas; give the admin port of one that has with --admin URL",
-        )),
-        _ => Err(Error::invalid_argument(
-            "WHICH_SAGAS",
-            format!("say which sagas you mean: definition={}", known.join(" or definition=")),
-        )),
+    let mut meant = known.iter().filter(|name| wanted.is_none_or(|wanted| wanted == **name));
+    match (meant.next(), meant.next()) {
+        (Some(one), None) => Ok(format!("{family}/{one}/{verb}")),
+        _ => Err(known),
     }
 }
 
@@ -237,14 +267,17 @@ fn table(answer: &Value, now: i64) -> String {
     let rows = sagas.iter().map(|saga| {
         let text = |name: &str| saga[name].as_str().unwrap_or_default().to_owned();
         let age = now.saturating_sub(saga["started_at"].as_i64().unwrap_or(now));
-        let why = text("why");
-        let mut short: String = why.chars().take(MAX_WHY).collect();
-        if short.len() < why.len() {
-            short.push('…');
-        }
-        vec![text("key"), text("state"), text("step"), since(age), short]
+        vec![text("key"), text("state"), text("step"), since(age), shortened(&text("why"))]
     });
     columns(&["key", "state", "step", "started", "why"], rows)
+}
+
+fn shortened(why: &str) -> String {
+    let mut short: String = why.chars().take(MAX_WHY).collect();
+    if short.len() < why.len() {
+        short.push('…');
+    }
+    short
 }
 
 /// Columns as wide as their widest cell.

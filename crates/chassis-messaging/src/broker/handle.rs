@@ -8,7 +8,7 @@ use chassis_core::{BoxFuture, Probe, Result};
 use super::config::{BrokerConfig, BrokerUrl, Subscription};
 use super::embedded::Embedded;
 use super::jetstream::JetStream;
-use super::{Deliveries, Driver, Publisher, Subscriber};
+use super::{Browse, Deliveries, Driver, Publisher, Subscriber};
 use crate::message::Message;
 
 /// A broker. Clones share one connection.
@@ -76,6 +76,12 @@ impl Broker {
     /// Those of [`Subscriber::subscribe`].
     pub async fn subscribe(&self, subscription: Subscription) -> Result<Box<dyn Deliveries>> {
         self.driver.subscribe(subscription).await
+    }
+
+    /// Looking at stored messages, where this broker can.
+    #[must_use]
+    pub fn browse(&self) -> Option<&dyn Browse> {
+        self.driver.browse()
     }
 
     /// A health probe: whether the broker answers.

@@ -4,7 +4,8 @@
 //!
 //! - **Stored means stored.** [`Publisher::publish`] returns when the broker has
 //!   the message; publishing the same id to the same topic again within the
-//!   de-duplication window changes nothing.
+//!   de-duplication window changes nothing, but for a message that is sent again
+//!   out of the [dead letters](crate::dead_letters).
 //! - **Groups.** Each (group, topic) is a durable subscription of its own: each
 //!   message goes to each group, and to one subscriber within the group. A group
 //!   that subscribes for the first time begins with the oldest message kept.
@@ -21,6 +22,7 @@
 //! `conformance` (with the feature of that name) holds the contract as scenarios;
 //! each broker passes all of them.
 
+mod browse;
 mod config;
 mod delivery;
 mod handle;
@@ -35,6 +37,7 @@ use std::time::Duration;
 
 use chassis_core::{BoxFuture, Result};
 
+pub use browse::{Browse, MAX_PAGE, Page, Stored, Topics};
 pub use config::{BrokerConfig, BrokerUrl, Subscription};
 pub use delivery::{Acknowledge, Answer, Delivery};
 pub use handle::Broker;
@@ -97,6 +100,11 @@ pub trait Driver: Publisher + Subscriber {
     /// The longest time after which it may deliver a message again: as a rule,
     /// for as long as it keeps one.
     fn redelivers_within(&self) -> Duration;
+
+    /// Looking at stored messages, where this broker can.
+    fn browse(&self) -> Option<&dyn Browse> {
+        None
+    }
 
     /// Stores what is under way and stops. Deliveries end with `None`, publishing
     /// fails. Calling it again does nothing.

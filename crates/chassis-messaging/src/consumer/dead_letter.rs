@@ -5,7 +5,9 @@
 
 use chassis_core::Error;
 
-use crate::message::{MAX_ATTRIBUTE_BYTES, MAX_HEADERS, Message, is_header_name, now_ms};
+use crate::message::{
+    EDITS, MAX_ATTRIBUTE_BYTES, MAX_HEADERS, Message, REDRIVES, is_header_name, now_ms,
+};
 use crate::topic::DEAD_LETTERS;
 
 /// The reason of the last error, such as `UNDECODABLE_EVENT`.
@@ -27,7 +29,17 @@ pub const HEADER_ORIGINAL_ID: &str = "dlq-original-id";
 /// When it happened, in milliseconds since 1970.
 pub const HEADER_ORIGINAL_TIME: &str = "dlq-original-time";
 
+/// How often the message was sent to its topic again before.
+pub const HEADER_REDRIVES: &str = REDRIVES;
+/// How often the payload was replaced.
+pub const HEADER_EDITS: &str = EDITS;
+/// When the payload was replaced last, in milliseconds since 1970.
+pub const HEADER_EDITED_AT: &str = "dlq-edited-at";
+
 const OWN_HEADERS: usize = 9;
+/// What a message that comes again has beside its first headers: these three, and the
+/// group that it is for.
+const REDRIVEN_HEADERS: usize = 4;
 
 /// The topic of the dead letters of a group and a topic.
 #[must_use]
@@ -36,7 +48,7 @@ pub fn dead_letter_topic(group: &str, topic: &str) -> String {
 }
 
 /// The dead letter of a message.
-pub(super) fn dead_letter(message: &Message, group: &str, attempts: u32, error: &Error) -> Message {
+pub(crate) fn dead_letter(message: &Message, group: &str, attempts: u32, error: &Error) -> Message {
     let mut letter = message.clone();
     make_storable(&mut letter);
     letter.topic = dead_letter_topic(group, &message.topic);
@@ -60,7 +72,7 @@ pub(super) fn dead_letter(message: &Message, group: &str, attempts: u32, error: 
 /// its dead letter must be one that a broker takes.
 fn make_storable(message: &mut Message) {
     message.headers.retain(|name, _| is_header_name(name));
-    while message.headers.len() > MAX_HEADERS {
+    while message.headers.len() > MAX_HEADERS + REDRIVEN_HEADERS {
         message.headers.pop_last();
     }
     for value in message.headers.values_mut() {
@@ -82,7 +94,7 @@ fn cut(mut text: String, most: usize) -> String {
     text
 }
 
-const _: () = assert!(OWN_HEADERS <= crate::message::DEAD_LETTER_HEADERS);
+const _: () = assert!(OWN_HEADERS + REDRIVEN_HEADERS <= crate::message::DEAD_LETTER_HEADERS);
 
 #[cfg(test)]
 mod tests {

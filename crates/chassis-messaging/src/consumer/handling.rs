@@ -16,6 +16,7 @@ use super::meters::Meters;
 use super::routes::Routes;
 use super::verdict::{self, Verdict};
 use crate::broker::{Broker, Delivery};
+use crate::dead_letters::is_for_another_group;
 use crate::inbox::Inbox;
 use crate::message::Message;
 
@@ -40,7 +41,7 @@ enum Outcome {
     Handled,
     /// The inbox had it.
     Repeated,
-    /// Nobody here wants this type.
+    /// Nobody here wants this type, or it was sent again for another group.
     Ignored,
     /// It failed, and this is what is to be done.
     Failed(Error, Verdict),
@@ -117,6 +118,9 @@ where
                 "the message came again and again without being answered",
             );
             return Outcome::Failed(error, Verdict::Dead);
+        }
+        if is_for_another_group(message, &self.group) {
+            return Outcome::Ignored;
         }
         let handler = match self.routes.find(&message.kind, self.ignore_other_types) {
             Ok(Some(handler)) => handler,
@@ -223,7 +227,7 @@ where
         match outcome {
             Outcome::Handled => line!(info, "message handled"),
             Outcome::Repeated => line!(info, "message was handled before"),
-            Outcome::Ignored => line!(debug, "message of another type passed over"),
+            Outcome::Ignored => line!(debug, "message passed over, it is for others"),
             Outcome::Interrupted => line!(warn, "message given back, the drain time is over"),
             Outcome::Failed(error, Verdict::Dead) => line!(
                 error,

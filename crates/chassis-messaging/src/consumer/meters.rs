@@ -35,7 +35,7 @@ impl Meters {
             ),
             ignored: metrics.counter(
                 "consumer_ignored",
-                "Messages of types that no handler names.",
+                "Messages for others: of other types, or redriven for another group.",
                 &labels,
             ),
             failed: metrics.counter("consumer_failed", "Tries that failed.", &labels),

@@ -14,7 +14,8 @@
 //! 3. After `max_attempts` deliveries, or at once where trying again cannot help
 //!    (an unknown type, an unreadable payload, `INVALID_ARGUMENT`), it goes to
 //!    `dlq.<group>.<topic>` with the reason in its headers. Only when the broker
-//!    has confirmed that is the original given up.
+//!    has confirmed that is the original given up. There somebody can look at it and
+//!    send it again: see [`dead_letters`].
 //!
 //! The consumer also keeps its inbox: it refuses to start where the notes would
 //! be gone before the broker stops redelivering, and removes old notes.
@@ -42,9 +43,12 @@ use chassis_data::{Backend, Db};
 use tokio::task::JoinSet;
 
 pub use config::ConsumerConfig;
+#[cfg(test)]
+pub(crate) use dead_letter::dead_letter;
 pub use dead_letter::{
-    HEADER_ATTEMPTS, HEADER_CODE, HEADER_DIED_AT, HEADER_GROUP, HEADER_MESSAGE, HEADER_ORIGINAL_ID,
-    HEADER_ORIGINAL_TIME, HEADER_ORIGINAL_TOPIC, HEADER_REASON, dead_letter_topic,
+    HEADER_ATTEMPTS, HEADER_CODE, HEADER_DIED_AT, HEADER_EDITED_AT, HEADER_EDITS, HEADER_GROUP,
+    HEADER_MESSAGE, HEADER_ORIGINAL_ID, HEADER_ORIGINAL_TIME, HEADER_ORIGINAL_TOPIC, HEADER_REASON,
+    HEADER_REDRIVES, dead_letter_topic,
 };
 pub use handler::Handler;
 
@@ -53,6 +57,7 @@ use self::meters::Meters;
 use self::pulling::Pulling;
 use self::routes::Routes;
 use crate::broker::Broker;
+use crate::dead_letters::{self, DeadLetters};
 use crate::event::Event;
 use crate::inbox::Inbox;
 use crate::topic::{validate_group, validate_topic};
@@ -151,6 +156,10 @@ where
     async fn consume(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
         self.validate()?;
         self.inbox.check_retention(self.broker.redelivers_within())?;
+        if self.broker.browse().is_some() {
+            let letters = DeadLetters::new(&self.broker, self.group.as_str())?;
+            dead_letters::offer(&env, &letters);
+        }
         let mut pulls = Vec::new();
         for (topic, routes) in self.topics {
             let handling = Handling {

@@ -6,6 +6,8 @@ mod conformance;
 mod consumer;
 mod consumer_failures;
 mod consumer_stopping;
+mod dead_letter_scenarios;
+mod dead_letters;
 mod embedded;
 mod inbox;
 mod inbox_scenarios;

@@ -5,6 +5,7 @@
 //! that one which must survive a restart can close and connect again. Waits are
 //! for conditions and bounded; only "nothing comes" has to wait its time out.
 
+mod browse;
 mod delivery;
 mod key_order;
 mod kit;
@@ -62,6 +63,13 @@ scenarios! {
     restart::attempts_survive_a_restart,
     restart::a_repetition_after_a_restart_is_known,
     restart::closing_ends_deliveries_and_publishing,
+    browse::looking_takes_nothing,
+    browse::pages_are_turned_from_the_oldest_on,
+    browse::large_messages_make_short_pages,
+    browse::topics_below_another_are_looked_at_together,
+    browse::what_is_deleted_is_gone,
+    browse::what_is_left_is_found_after_deletes,
+    browse::a_redriven_message_is_stored_beside_its_original,
 }
 
 /// Runs all scenarios, one after the other; gives how many there are.

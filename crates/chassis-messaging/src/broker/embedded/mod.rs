@@ -37,8 +37,13 @@ use self::files::Files;
 use self::group::{Group, Limits};
 use self::store::Store;
 use self::writer::{Command, Writer};
-use super::{BrokerConfig, Deliveries, Driver, Publisher, Subscriber, Subscription};
+use super::browse::{MAX_PAGE, PAGE_BYTES};
+use super::{
+    BrokerConfig, Browse, Deliveries, Driver, Page, Publisher, Stored, Subscriber, Subscription,
+    Topics,
+};
 use crate::message::Message;
+use crate::topic::validate_topic;
 
 /// How many publishes may wait for the writer; more wait at the door.
 const QUEUE: usize = 1024;
@@ -195,6 +200,30 @@ impl Subscriber for Embedded {
     }
 }
 
+impl Browse for Embedded {
+    fn page(&self, topics: Topics, from: u64, limit: usize) -> BoxFuture<'_, Result<Page>> {
+        Box::pin(async move {
+            topics.validate()?;
+            let store = &self.shared.core.store;
+            store.page(&topics, from, limit.clamp(1, MAX_PAGE), PAGE_BYTES).await
+        })
+    }
+
+    fn read(&self, topics: Topics, position: u64) -> BoxFuture<'_, Result<Option<Stored>>> {
+        Box::pin(async move {
+            let page = self.page(topics, position, 1).await?;
+            Ok(page.messages.into_iter().find(|stored| stored.position == position))
+        })
+    }
+
+    fn delete(&self, topic: String, position: u64) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            validate_topic(&topic)?;
+            self.shared.ask(|reply| Command::Delete { topic, seq: position, reply }).await
+        })
+    }
+}
+
 impl Driver for Embedded {
     fn check(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
@@ -207,6 +236,10 @@ impl Driver for Embedded {
 
     fn redelivers_within(&self) -> Duration {
         self.shared.core.max_age
+    }
+
+    fn browse(&self) -> Option<&dyn Browse> {
+        Some(self)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

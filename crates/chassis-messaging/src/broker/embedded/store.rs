@@ -16,6 +16,7 @@ use chassis_data::{DatabaseConfig, Db, Migrations, Row, Tx, params};
 use sqlx::Sqlite;
 
 use super::group::{Changes, Progress, Seq};
+use crate::broker::{Page, Stored, Topics};
 use crate::message::Message;
 
 /// How many rows one statement of the clean-up looks at.
@@ -107,6 +108,50 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Reads messages from `from` on, up to a number and about a size.
+    pub(super) async fn page(
+        &self,
+        topics: &Topics,
+        from: Seq,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Page> {
+        // A name that goes on has at least a '-', and what follows a '.' is a '/'.
+        let (first, end) = match topics {
+            Topics::One(topic) => (topic.clone(), format!("{topic}!")),
+            Topics::Below(topic) => (format!("{topic}."), format!("{topic}/")),
+        };
+        let rows = self
+            .db
+            .fetch_all(
+                "select seq, topic, id, key, source, kind, time, content_type, headers, payload \
+                 from messages where seq in (select seq from \
+                 (select seq, sum(size) over (order by seq) - size as before from \
+                 (select seq, size from messages indexed by messages_by_topic \
+                 where topic >= $1 and topic < $2 and seq >= $3 order by seq limit $4)) \
+                 where before < $5) order by seq",
+                params![first, end, number(from), number(most as u64), number(bytes as u64)],
+            )
+            .await?;
+        let messages = rows
+            .iter()
+            .map(|row| Ok(Stored { position: seq(row, 0)?, message: read_message(row)? }))
+            .collect::<Result<Vec<_>>>()?;
+        let size: usize = messages.iter().map(|stored| stored.message.size()).sum();
+        let more = messages.len() >= most || size >= bytes;
+        let next = messages.last().filter(|_| more).map(|stored| stored.position + 1);
+        Ok(Page { messages, next })
+    }
+}
+
+/// Removes a message; gives its size, or `None` where it is not there.
+pub(super) async fn delete(tx: &mut Tx<Sqlite>, topic: &str, at: Seq) -> Result<Option<u64>> {
+    let sql = "delete from messages where seq = $1 and topic = $2 returning size";
+    let row = tx.fetch_optional(sql, params![number(at), topic.to_owned()]).await?;
+    row.as_ref().map(|row| seq(row, 0)).transpose()
+}
+
 /// Stores a message; `None` means that it was there already.
 pub(super) async fn insert(
     tx: &mut Tx<Sqlite>,
@@ -118,9 +163,10 @@ pub(super) async fn insert(
     let row = tx
         .fetch_optional(
             "insert into messages (topic, id, stored_at, size, key, source, kind, time, \
-             content_type, headers, payload) \
-             select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 where not exists \
-             (select 1 from messages where topic = $1 and id = $2 and stored_at >= $12) \
+             content_type, headers, payload, edition) \
+             select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $13 where not exists \
+             (select 1 from messages where topic = $1 and id = $2 and edition = $13 \
+             and stored_at >= $12) \
              returning seq",
             params![
                 message.topic.clone(),
@@ -134,7 +180,8 @@ pub(super) async fn insert(
                 message.content_type.clone(),
                 headers,
                 message.payload.to_vec(),
-                remembered_since
+                remembered_since,
+                message.edition().unwrap_or_default()
             ],
         )
         .await?;
@@ -242,10 +289,11 @@ pub(super) async fn remove_answered(tx: &mut Tx<Sqlite>, remembered_since: i64) 
 }
 
 fn migrations() -> Migrations {
-    Migrations::new("broker").step(
-        1,
-        "messages, groups, progress",
-        "create table messages (
+    Migrations::new("broker")
+        .step(
+            1,
+            "messages, groups, progress",
+            "create table messages (
              seq integer primary key autoincrement,
              topic text not null,
              id text not null,
@@ -278,7 +326,8 @@ fn migrations() -> Migrations {
              done bigint not null,
              primary key (group_id, seq)
          ) without rowid;",
-    )
+        )
+        .step(2, "editions", "alter table messages add column edition text not null default '';")
 }
 
 fn read_message(row: &Row) -> Result<Message> {

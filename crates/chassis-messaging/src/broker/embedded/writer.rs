@@ -30,6 +30,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 pub(super) enum Command {
     Publish(Arc<Message>, Reply<()>),
     Open { group: String, topic: String, reply: Reply<Arc<Cell>> },
+    Delete { topic: String, seq: Seq, reply: Reply<bool> },
 }
 
 pub(super) struct Writer {
@@ -123,16 +124,21 @@ impl Writer {
     async fn write(&mut self, batch: &mut Vec<Command>) {
         let mut publishes = Vec::new();
         let mut opens = Vec::new();
+        let mut deletes = Vec::new();
         for command in batch.drain(..) {
             match command {
                 Command::Publish(message, reply) => publishes.push((message, reply)),
                 Command::Open { group, topic, reply } => opens.push((group, topic, reply)),
+                Command::Delete { topic, seq, reply } => deletes.push((topic, seq, reply)),
             }
         }
         self.write_messages(publishes).await;
         for (group, topic, reply) in opens {
             // Whoever asked may have gone.
             let _ = reply.send(self.open(group, topic).await);
+        }
+        for (topic, seq, reply) in deletes {
+            let _ = reply.send(self.delete(&topic, seq).await);
         }
     }
 
@@ -226,6 +232,22 @@ impl Writer {
         self.names.insert((name, topic.clone()), stored.id);
         self.core.topics.lock().entry(topic).or_default().push(cell.clone());
         Ok(cell)
+    }
+
+    /// Removes a message, also from what the groups of its topic have in memory.
+    async fn delete(&mut self, topic: &str, seq: Seq) -> Result<bool> {
+        let mut tx = self.core.store.begin().await?;
+        let size = store::delete(&mut tx, topic, seq).await?;
+        tx.commit().await?;
+        let Some(size) = size else { return Ok(false) };
+        self.bytes = self.bytes.saturating_sub(size);
+        let topics = self.core.topics.lock();
+        for cell in topics.get(topic).into_iter().flatten() {
+            cell.group.lock().finish(seq);
+            cell.wake.notify_waiters();
+        }
+        self.core.dirty.notify_one();
+        Ok(true)
     }
 
     fn collect(&self) -> Vec<Dirty> {

@@ -28,8 +28,7 @@ pub(super) fn encode(message: &Message) -> Result<HeaderMap> {
         headers.insert(name, value);
         Ok(())
     };
-    // A stream holds several topics; an id need only be unique within one.
-    set(MESSAGE_ID, &format!("{}:{}", message.topic, message.id))?;
+    set(MESSAGE_ID, &message_id(message))?;
     set(SPEC_VERSION, "1.0")?;
     set(ID, &message.id)?;
     set(SOURCE, &message.source)?;
@@ -43,6 +42,16 @@ pub(super) fn encode(message: &Message) -> Result<HeaderMap> {
         set(name, value)?;
     }
     Ok(headers)
+}
+
+/// What the server knows repetitions by. A stream holds several topics, and an id need
+/// only be unique within one; neither ':' nor '+' can be part of a topic.
+fn message_id(message: &Message) -> String {
+    let Message { topic, id, .. } = message;
+    match message.edition() {
+        Some(edition) => format!("{topic}+{edition}:{id}"),
+        None => format!("{topic}:{id}"),
+    }
 }
 
 /// Reads what any publisher may have written: a missing attribute gets a value
@@ -160,6 +169,14 @@ mod tests {
         let headers = encode(&message).unwrap();
         assert_eq!(headers.get("traceparent").unwrap().as_str(), traceparent);
         assert_eq!(headers.get("Nats-Msg-Id").unwrap().as_str(), format!("a.b:{}", message.id));
+    }
+
+    #[test]
+    fn a_redriven_message_is_no_repetition() {
+        let message = Message::new("a.b", "t.v1", "x").with_id("1");
+        let redriven = message.clone().with_header("dlq-redrives", "2");
+        assert_eq!(message_id(&message), "a.b:1");
+        assert_eq!(message_id(&redriven), "a.b+r2e0:1");
     }
 
     proptest! {

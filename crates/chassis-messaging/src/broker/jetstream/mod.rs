@@ -18,6 +18,7 @@
 //! an unanswered message of its key. Two processes of one group do not know of
 //! each other: there, a redelivery may be overtaken.
 
+mod browse;
 mod connect;
 mod deliveries;
 mod headers;
@@ -39,7 +40,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{BrokerConfig, Deliveries, Driver, Publisher, Subscriber, Subscription};
+use super::{
+    BrokerConfig, Browse, Deliveries, Driver, Page, Publisher, Stored, Subscriber, Subscription,
+    Topics,
+};
 use crate::message::{DEAD_LETTER_BYTES, Message};
 use crate::topic::segment;
 
@@ -119,6 +123,11 @@ impl Shared {
         self.streams.lock().remove(segment(topic));
     }
 
+    fn may_look(&self, topics: &Topics) -> Result<()> {
+        topics.validate()?;
+        if self.closing.is_cancelled() { Err(closed()) } else { Ok(()) }
+    }
+
     async fn publish(&self, message: Message) -> Result<()> {
         if self.closing.is_cancelled() {
             return Err(closed());
@@ -172,6 +181,30 @@ impl Subscriber for JetStream {
     }
 }
 
+impl Browse for JetStream {
+    fn page(&self, topics: Topics, from: u64, limit: usize) -> BoxFuture<'_, Result<Page>> {
+        Box::pin(async move {
+            self.shared.may_look(&topics)?;
+            browse::page(&self.shared.context, &topics, from, limit).await
+        })
+    }
+
+    fn read(&self, topics: Topics, position: u64) -> BoxFuture<'_, Result<Option<Stored>>> {
+        Box::pin(async move {
+            self.shared.may_look(&topics)?;
+            browse::read(&self.shared.context, &topics, position).await
+        })
+    }
+
+    fn delete(&self, topic: String, position: u64) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            let topic = Topics::One(topic);
+            self.shared.may_look(&topic)?;
+            browse::delete(&self.shared.context, &topic, position).await
+        })
+    }
+}
+
 impl Driver for JetStream {
     fn check(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
@@ -189,6 +222,10 @@ impl Driver for JetStream {
 
     fn redelivers_within(&self) -> Duration {
         self.shared.config.max_age
+    }
+
+    fn browse(&self) -> Option<&dyn Browse> {
+        Some(self)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
