@@ -13,22 +13,34 @@
 //! redeliver; see [`Inbox::check_retention`].
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chassis_core::{BoxFuture, Component, Env, Error, Ready, Result, Shutdown};
-use chassis_data::{Backend, Db, Migrations, Tx, params};
+use chassis_data::{Backend, Db, Dialect, Migrations, Tx, params};
 use tokio::time::sleep;
 
 use crate::message::now_ms;
 use crate::outbox::millis;
 
-/// How long a note is kept where nothing else is said: seven days.
-pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long a note is kept where nothing else is said: eight days, one more than
+/// brokers keep messages by default.
+pub const DEFAULT_RETENTION: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
+/// Ids noted by one statement.
+const NOTE_BATCH: usize = 1000;
 /// Notes removed by one statement.
 const CLEAN_BATCH: u64 = 1000;
 /// How often the cleaner looks.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
+
+const NOTE_POSTGRES: &str = "INSERT INTO chassis_inbox (consumer, message_id, received_at)
+    SELECT $1, id, $2 FROM json_array_elements_text(CAST($3 AS json)) AS ids(id)
+    ON CONFLICT DO NOTHING RETURNING message_id";
+// Without the WHERE, SQLite would read the ON as part of a join.
+const NOTE_SQLITE: &str = "INSERT INTO chassis_inbox (consumer, message_id, received_at)
+    SELECT $1, value, $2 FROM json_each($3) WHERE true
+    ON CONFLICT DO NOTHING RETURNING message_id";
 
 /// The inbox of one database. Cheap to clone.
 pub struct Inbox<B: Backend = sqlx::Any> {
@@ -98,8 +110,46 @@ impl<B: Backend> Inbox<B> {
         Ok(tx.execute(SQL, params![consumer, message_id, now_ms()]).await? == 1)
     }
 
+    /// Notes several messages in the handler's transaction, by one statement for up
+    /// to a thousand. The answer has the order of `message_ids`, `true` for each that
+    /// `consumer` has not handled before; of an id that comes twice the first is.
+    ///
+    /// On PostgreSQL it waits for deliveries that are handled at the same time, as
+    /// [`first_time`](Inbox::first_time) does. The ids are noted in their own order,
+    /// so that two batches do not wait for each other. Dropping the future leaves the
+    /// transaction as a failed statement does: roll it back.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn first_times(
+        &self,
+        tx: &mut Tx<B>,
+        consumer: &str,
+        message_ids: &[&str],
+    ) -> Result<Vec<bool>> {
+        let mut sorted = message_ids.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let note = match tx.dialect() {
+            Dialect::Postgres => NOTE_POSTGRES,
+            Dialect::Sqlite => NOTE_SQLITE,
+        };
+        let mut first = HashSet::with_capacity(sorted.len());
+        for ids in sorted.chunks(NOTE_BATCH) {
+            let list = serde_json::to_string(ids).map_err(Error::internal)?;
+            for row in tx.fetch_all(note, params![consumer, now_ms(), list]).await? {
+                first.insert(row.text(0)?.to_owned());
+            }
+        }
+        Ok(message_ids.iter().map(|id| first.remove(*id)).collect())
+    }
+
     /// Refuses a retention that is not longer than the time for which a broker
     /// may deliver a message again: a duplicate would find no note.
+    ///
+    /// To be called before the first delivery is taken. A broker can deliver a
+    /// message again for as long as it keeps it.
     ///
     /// # Errors
     ///

@@ -6,15 +6,22 @@ use std::time::Duration;
 
 use chassis_core::{Context, Error, Result, propagation};
 use chassis_data::{Backend, Db, Migrations, Tx, params};
-use tokio::sync::watch;
+use serde::Serialize;
 
 use super::clock::{Clock, DbTime, millis};
+use super::parts::{PARTITIONS, Parts};
+use super::ping::Pinger;
 use super::relay::Relay;
 use super::schema::{self, partition};
 use super::settings::OutboxConfig;
+use super::table::{Table, Want};
+use super::wake::Wake;
 use crate::broker::Publisher;
 use crate::event::Event;
 use crate::message::Message;
+
+/// Rows that one statement of a replay looks at.
+const REPLAY_STEP: i64 = 20_000;
 
 /// The outbox of one database. Cheap to clone.
 pub struct Outbox<B: Backend = sqlx::Any> {
@@ -23,7 +30,7 @@ pub struct Outbox<B: Backend = sqlx::Any> {
     pub(super) config: OutboxConfig,
     pub(super) clock: Clock,
     /// Tells the relays of this process that a transaction committed.
-    pub(super) wake: Arc<watch::Sender<u64>>,
+    pub(super) wake: Arc<Wake>,
 }
 
 impl<B: Backend> Clone for Outbox<B> {
@@ -39,7 +46,7 @@ impl<B: Backend> Clone for Outbox<B> {
 }
 
 /// A row that was given up, with the reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Parked {
     /// Its place in the table.
     pub seq: i64,
@@ -64,7 +71,7 @@ impl<B: Backend> Outbox<B> {
             source: source.into(),
             config: OutboxConfig::default(),
             clock: Clock::database(),
-            wake: Arc::new(watch::Sender::new(0)),
+            wake: Wake::new(),
         }
     }
 
@@ -149,7 +156,7 @@ impl<B: Backend> Outbox<B> {
         ];
         tx.execute(SQL, values).await?;
         let wake = self.wake.clone();
-        tx.on_commit(move || wake.send_modify(|commits| *commits += 1));
+        tx.on_commit(move || wake.wake(Parts::from_iter([part])));
         Ok(id)
     }
 
@@ -158,6 +165,36 @@ impl<B: Backend> Outbox<B> {
     #[must_use]
     pub fn relay<P: Publisher + Clone>(&self, publisher: &P) -> Relay<B> {
         Relay::new(self.clone(), Arc::new(publisher.clone()))
+    }
+
+    /// The component that wakes relays in other processes, for a process that
+    /// appends and has no relay of its own (a relay does it too). Without it those
+    /// relays find the rows at their next poll. Does nothing on SQLite.
+    #[must_use]
+    pub fn pinger(&self) -> Pinger<B> {
+        Pinger(self.clone())
+    }
+
+    /// Messages that wait to be published, some of each partition in their order, as
+    /// a relay would read them now. Messages that wait for their next try, and those
+    /// behind them, are left out.
+    ///
+    /// Dropping the future has no effect.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn pending(&self, limit: u32) -> Result<Vec<Message>> {
+        let want = Want {
+            parts: Parts::ALL,
+            held: Vec::new(),
+            full: Vec::new(),
+            per_part: (limit as usize).div_ceil(PARTITIONS),
+            bytes: self.config.window_bytes,
+        };
+        let now = DbTime::new(self.db.clone(), self.clock.clone()).read().await?;
+        let found = Table::shared(self.db.clone()).read(&want, now).await?;
+        Ok(found.rows.into_iter().take(limit as usize).map(|row| row.item).collect())
     }
 
     /// Rows that were given up, oldest first.
@@ -197,28 +234,89 @@ impl<B: Backend> Outbox<B> {
         const SQL: &str = "UPDATE chassis_outbox SET state = 0, attempts = 0, next_at = 0
             WHERE seq = $1 AND state = 2";
         let changed = self.db.execute(SQL, params![seq]).await?;
-        self.wake.send_modify(|commits| *commits += 1);
+        self.wake.wake(Parts::ALL);
         Ok(changed == 1)
+    }
+
+    /// Gives all parked rows their attempts back, and says how many they were. See
+    /// [`retry_parked`](Outbox::retry_parked).
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn retry_all_parked(&self) -> Result<u64> {
+        const SQL: &str = "UPDATE chassis_outbox SET state = 0, attempts = 0, next_at = 0
+            WHERE state = 2";
+        let changed = self.db.execute(SQL, Vec::new()).await?;
+        self.wake.wake(Parts::ALL);
+        Ok(changed)
+    }
+
+    /// Removes a parked row for good. `false` if `seq` is not parked.
+    ///
+    /// What its event says is then known to nobody else. Dropping the future leaves
+    /// open whether it happened.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn discard_parked(&self, seq: i64) -> Result<bool> {
+        const SQL: &str = "DELETE FROM chassis_outbox WHERE seq = $1 AND state = 2";
+        Ok(self.db.execute(SQL, params![seq]).await? == 1)
+    }
+
+    /// Removes all parked rows for good, and says how many they were. See
+    /// [`discard_parked`](Outbox::discard_parked).
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn discard_all_parked(&self) -> Result<u64> {
+        self.db.execute("DELETE FROM chassis_outbox WHERE state = 2", Vec::new()).await
     }
 
     /// Publishes again what was published within the last `age`, as far as the
     /// grace window still has it, and gives the number of rows.
     ///
     /// For a broker that lost its tail. The message ids are the same, so an inbox
-    /// drops what a consumer already handled. Dropping the future leaves open
-    /// whether it happened.
+    /// drops what a consumer already handled. Dropping the future leaves open how
+    /// much of it happened; doing it again is harmless.
     ///
     /// # Errors
     ///
     /// What the database says.
     pub async fn replay(&self, age: Duration) -> Result<u64> {
-        const SQL: &str = "UPDATE chassis_outbox
-            SET state = 0, attempts = 0, next_at = 0, published_at = NULL
-            WHERE state = 1 AND published_at >= $1";
         let time = DbTime::new(self.db.clone(), self.clock.clone());
         let since = time.read().await?.saturating_sub(millis(age));
-        let rows = self.db.execute(SQL, params![since]).await?;
-        self.wake.send_modify(|commits| *commits += 1);
-        Ok(rows)
+        self.replay_since(since).await
+    }
+
+    /// Publishes again what was published at `since` (unix milliseconds of the
+    /// database's clock) or later. See [`replay`](Outbox::replay).
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn replay_since(&self, since: i64) -> Result<u64> {
+        const LAST: &str = "SELECT MAX(seq) FROM
+            (SELECT seq FROM chassis_outbox WHERE seq > $1 ORDER BY seq LIMIT $2) r";
+        const AGAIN: &str = "UPDATE chassis_outbox
+            SET state = 0, attempts = 0, next_at = 0, published_at = NULL
+            WHERE seq > $1 AND seq <= $2 AND state = 1 AND published_at >= $3";
+        let mut rows = 0;
+        let mut from = i64::MIN;
+        // In the order of `seq`, so that each key is replayed in its order; in steps,
+        // so that no statement takes long and no transaction is large.
+        loop {
+            let last = self.db.fetch_optional(LAST, params![from, REPLAY_STEP]).await?;
+            let last = last.map(|row| row.opt_int(0)).transpose()?.flatten();
+            let Some(last) = last else { return Ok(rows) };
+            let changed = self.db.execute(AGAIN, params![from, last, since]).await?;
+            if changed > 0 {
+                self.wake.wake(Parts::ALL);
+            }
+            rows += changed;
+            from = last;
+        }
     }
 }

@@ -21,28 +21,44 @@
 //! - Published rows stay for a while, for [`Outbox::replay`].
 //!
 //! When a duplicate is seen: a relay dies between the broker's acknowledgement
-//! and its mark, or is paused past its lease while a publish is under way. The
-//! id is the same each time; brokers drop it within their window, an
-//! [inbox](crate::inbox) for as long as it remembers.
+//! and its mark, or is paused past its lease while a publish is under way, or the
+//! PostgreSQL server dies within the half second after a mark, whose commit does
+//! not wait for the disk. The id is the same each time; brokers drop it within their
+//! window, an [inbox](crate::inbox) for as long as it remembers.
+//!
+//! How a relay learns of a commit: in the same process at once, from another one by
+//! a ping that gathers all commits of some milliseconds (PostgreSQL), and by a poll
+//! where both fail.
 //!
 //! Read in this order: `handle` (what a service holds), `lanes` (what may be sent
-//! next), `lease` (how relays share), `relay` (the doing), `table` and `schema`
-//! (the SQL).
+//! next), `lease` (how relays share), `worker` and `jobs` (the doing), `flight` (one
+//! publish), `wake` and `ping` (who is told), `table`, `statements`,
+//! `own` and `schema` (the SQL), `operations` (what an operator may ask).
 
 mod clock;
+mod flight;
 mod handle;
+mod jobs;
 mod lanes;
 mod lease;
 mod metrics;
+mod operations;
+mod own;
+mod parts;
+mod ping;
 mod relay;
 mod schema;
 mod settings;
+mod statements;
 mod table;
+mod wake;
+mod worker;
 
 pub(crate) use clock::{DbTime, millis};
 pub(crate) use schema::partition;
 
 pub use clock::Clock;
 pub use handle::{Outbox, Parked};
+pub use ping::Pinger;
 pub use relay::Relay;
 pub use settings::OutboxConfig;

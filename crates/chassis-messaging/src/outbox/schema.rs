@@ -5,13 +5,21 @@
 //! commits late is found all the same. It orders the rows of one key, whose
 //! writers a lock on the business row already puts in line.
 //!
-//! `part` is the hash of the key; a partition is what a relay leases.
+//! `part` is the hash of the key; a partition is what a relay leases. On PostgreSQL
+//! the pending rows are indexed by it, so that a relay never walks over those of
+//! others (by `seq + 0`, see `table`). SQLite has one process and reads all partitions at once, by `seq`.
+//!
+//! A row is written twice, when it is appended and when it is marked, and then
+//! removed. On PostgreSQL half of each page is left free for the second version:
+//! it stays on the page that is in memory anyhow, and its log record holds only
+//! what changed (measured: 180 bytes instead of 900). Autovacuum comes early and
+//! does not pause, since an index of pending rows is only as fast as it is free
+//! of dead entries. There is no index of published rows: they are removed in the
+//! order of `seq`, so that one would only slow the marks down.
 
 use chassis_data::{Dialect, Migrations};
 
-/// How many partitions the keys are spread over. The hash of rows that wait
-/// depends on it, so it never changes.
-pub(crate) const PARTITIONS: i64 = 16;
+use super::parts::PARTITIONS;
 
 pub(crate) const PENDING: i64 = 0;
 pub(crate) const PUBLISHED: i64 = 1;
@@ -26,7 +34,7 @@ pub(crate) fn partition(key: &str) -> i64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    ((mixed ^ (mixed >> 33)) % 16).cast_signed()
+    ((mixed ^ (mixed >> 33)) % PARTITIONS as u64).cast_signed()
 }
 
 const TABLE_SQLITE: &str = "CREATE TABLE chassis_outbox (
@@ -86,11 +94,25 @@ const RELAYS: &str = "CREATE TABLE chassis_outbox_relay (
     expires_at BIGINT NOT NULL
 )";
 
+const OWN_PARTITIONS_POSTGRES: &str = "
+    DROP INDEX chassis_outbox_published;
+    DROP INDEX chassis_outbox_pending;
+    CREATE INDEX chassis_outbox_pending ON chassis_outbox (part, (seq + 0))
+        WHERE state = 0;
+    ALTER TABLE chassis_outbox SET (
+        fillfactor = 50,
+        autovacuum_vacuum_scale_factor = 0.01,
+        autovacuum_vacuum_threshold = 1000,
+        autovacuum_vacuum_cost_delay = 0,
+        autovacuum_analyze_scale_factor = 0.05
+    )";
+const OWN_PARTITIONS_SQLITE: &str = "DROP INDEX chassis_outbox_published";
+
 /// The migrations of the outbox for one kind of database.
 pub(crate) fn migrations(dialect: Dialect) -> Migrations {
-    let table = match dialect {
-        Dialect::Sqlite => TABLE_SQLITE,
-        Dialect::Postgres => TABLE_POSTGRES,
+    let (table, own_partitions) = match dialect {
+        Dialect::Sqlite => (TABLE_SQLITE, OWN_PARTITIONS_SQLITE),
+        Dialect::Postgres => (TABLE_POSTGRES, OWN_PARTITIONS_POSTGRES),
     };
     Migrations::new("outbox")
         .step(1, "outbox", table)
@@ -100,6 +122,7 @@ pub(crate) fn migrations(dialect: Dialect) -> Migrations {
         .step(5, "index of parked rows", INDEX_PARKED)
         .step(6, "leases", LEASES)
         .step(7, "relays", RELAYS)
+        .step(8, "pending rows by partition", own_partitions)
 }
 
 #[cfg(test)]
@@ -108,7 +131,7 @@ mod tests {
 
     #[test]
     fn keys_spread_over_all_partitions_and_stay_there() {
-        let mut count = [0; PARTITIONS as usize];
+        let mut count = [0; PARTITIONS];
         for n in 0..1600 {
             count[partition(&format!("item-{n}")) as usize] += 1;
         }

@@ -20,6 +20,15 @@ pub struct OutboxConfig {
     pub max_in_flight: usize,
     /// Rows held in memory.
     pub window: usize,
+    /// Bytes of rows held in memory. A single row may be larger.
+    pub window_bytes: usize,
+    /// Rows of one key held in memory, so that the backlog of one key leaves room
+    /// for others.
+    pub per_key: usize,
+    /// Shortest time between two wake-ups sent to relays in other processes; on
+    /// PostgreSQL only. Zero sends and hears none: there the poll has to do.
+    #[serde(with = "duration")]
+    pub ping: Duration,
     /// After how long another relay may take over from one that died.
     #[serde(with = "duration")]
     pub lease: Duration,
@@ -49,8 +58,11 @@ impl Default for OutboxConfig {
     fn default() -> Self {
         Self {
             poll: Duration::from_millis(500),
-            max_in_flight: 256,
-            window: 1024,
+            max_in_flight: 1024,
+            window: 16_384,
+            window_bytes: 16 * 1024 * 1024,
+            per_key: 128,
+            ping: Duration::from_millis(20),
             lease: Duration::from_secs(5),
             max_attempts: 10,
             backoff: Duration::from_millis(200),
@@ -58,7 +70,7 @@ impl Default for OutboxConfig {
             publish_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(60 * 60),
             clean_every: Duration::from_secs(60),
-            clean_batch: 1000,
+            clean_batch: 5000,
         }
     }
 }
@@ -78,6 +90,8 @@ impl OutboxConfig {
         for (field, wrong) in [
             ("max_in_flight", self.max_in_flight == 0),
             ("max_attempts", self.max_attempts == 0),
+            ("window_bytes", self.window_bytes == 0),
+            ("per_key", self.per_key == 0),
             ("clean_batch", self.clean_batch == 0),
             ("poll", self.poll.is_zero()),
             ("lease", self.lease.is_zero()),
@@ -99,6 +113,8 @@ impl OutboxConfig {
         Limits {
             max_in_flight: self.max_in_flight,
             window: self.window,
+            window_bytes: self.window_bytes,
+            per_key: self.per_key,
             max_attempts: self.max_attempts,
             row,
             // A broker that is back should be found soon: a short cap.

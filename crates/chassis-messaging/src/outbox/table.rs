@@ -1,10 +1,12 @@
 //! What the relay asks of the tables: one statement a method.
 //!
-//! Lists go in as JSON text, so that the statements stay constant; how it is
-//! taken apart differs between the two databases. Each change of a row names the
+//! Lists go in as text (JSON, or an array of PostgreSQL), so that the statements
+//! stay constant. Each change of a row names the
 //! fencing token of its partition: `$n[part]` is the token under which the relay
 //! holds it, and a row of a partition that has another token by now is left
 //! alone.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis_core::{Error, Result};
@@ -12,7 +14,13 @@ use chassis_data::{Backend, Db, Dialect, Row, params};
 
 use super::lanes::{Entry, Flush, Verdict};
 use super::lease::{Lease, Plan};
-use super::schema::{PARKED, PARTITIONS, PENDING, PUBLISHED};
+use super::own::{self, Own};
+use super::parts::{PARTITIONS, Parts};
+use super::schema::{PARKED, PENDING, PUBLISHED};
+use super::statements::{
+    BACKLOG_POSTGRES, BACKLOG_SQLITE, FAIL_POSTGRES, FAIL_SQLITE, LEASES, MARK_POSTGRES,
+    MARK_SQLITE, READ_POSTGRES, READ_SQLITE,
+};
 use crate::message::Message;
 
 /// The longest reason that is kept, in characters.
@@ -22,7 +30,39 @@ const MAX_REASON: usize = 500;
 const MAX_COUNT: i64 = 100_000;
 
 /// Fencing token of each partition that the relay holds; `None` where it holds none.
-pub(crate) type Tokens = [Option<i64>; PARTITIONS as usize];
+pub(crate) type Tokens = [Option<i64>; PARTITIONS];
+
+/// A row that is larger than its share of the room, and than this, is fetched alone.
+const SMALL_ROW: usize = 1024;
+
+/// What a read should bring.
+#[derive(Debug)]
+pub(crate) struct Want {
+    pub(crate) parts: Parts,
+    /// Rows that need not come, because they are held.
+    pub(crate) held: Vec<i64>,
+    /// Keys that need not come, because enough of them is held.
+    pub(crate) full: Vec<Arc<str>>,
+    /// Rows of each partition.
+    pub(crate) per_part: usize,
+    /// Bytes of all rows together; one row may be larger.
+    pub(crate) bytes: usize,
+}
+
+/// What a read brought: within a partition in the order of `seq`.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) rows: Vec<Entry<Message>>,
+    /// Partitions that may have more.
+    pub(crate) more: Parts,
+}
+
+/// What a step of the clean-up did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cleaned {
+    /// Where the next step begins; `None` where all that is left is too young.
+    pub(crate) next: Option<i64>,
+}
 
 /// Depth of the outbox and the time of its oldest row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +74,10 @@ pub(crate) struct Backlog {
 
 pub(crate) struct Table<B: Backend> {
     db: Db<B>,
+    reads: Own<B>,
+    /// Reads that take long, so that they do not keep the others waiting.
+    long_reads: Own<B>,
+    writes: Own<B>,
 }
 
 macro_rules! by_dialect {
@@ -46,53 +90,100 @@ macro_rules! by_dialect {
 }
 
 impl<B: Backend> Table<B> {
+    /// The tables as a relay uses them, on connections of its own.
     pub(crate) fn new(db: Db<B>) -> Self {
-        Self { db }
+        Self {
+            reads: Own::new(db.clone(), Some(own::READS)),
+            long_reads: Own::new(db.clone(), Some(own::READS)),
+            writes: Own::new(db.clone(), Some(own::WRITES)),
+            db,
+        }
     }
 
-    /// The rows that may be published, oldest first. Keys with a row that waits
-    /// for its next try are left out whole.
-    pub(crate) async fn pending(
-        &self,
-        tokens: &Tokens,
-        now: i64,
-        limit: usize,
-    ) -> Result<Vec<Entry<Message>>> {
-        let sql = by_dialect!(self.db,
-            sqlite: "SELECT seq, part, attempts, time, id, source, kind, topic, msg_key,
-                    content_type, headers, payload
-                FROM chassis_outbox
-                WHERE state = 0 AND next_at <= $1
-                  AND part IN (SELECT value FROM json_each($2))
-                  AND (msg_key IS NULL OR msg_key NOT IN (
-                    SELECT w.msg_key FROM chassis_outbox w
-                    WHERE w.state = 0 AND w.next_at > 0 AND w.next_at > $1
-                      AND w.msg_key IS NOT NULL))
-                ORDER BY seq LIMIT $3",
-            postgres: "SELECT seq, part, attempts, time, id, source, kind, topic, msg_key,
-                    content_type, headers, payload
-                FROM chassis_outbox
-                WHERE state = 0 AND next_at <= $1
-                  AND part IN (SELECT CAST(value AS BIGINT)
-                    FROM json_array_elements_text(CAST($2 AS json)))
-                  AND (msg_key IS NULL OR msg_key NOT IN (
-                    SELECT w.msg_key FROM chassis_outbox w
-                    WHERE w.state = 0 AND w.next_at > 0 AND w.next_at > $1
-                      AND w.msg_key IS NOT NULL))
-                ORDER BY seq LIMIT $3");
-        let held: Vec<usize> =
-            tokens.iter().enumerate().filter_map(|(part, token)| token.map(|_| part)).collect();
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.db.fetch_all(sql, params![now, json(&held)?, limit]).await?;
-        let mut entries = Vec::with_capacity(rows.len());
+    /// The tables for a single look.
+    pub(crate) fn shared(db: Db<B>) -> Self {
+        let own = || Own::new(db.clone(), None);
+        Self { reads: own(), long_reads: own(), writes: own(), db }
+    }
+
+    /// The rows that may be published. Keys with a row that waits for its next
+    /// try are left out whole.
+    pub(crate) async fn read(&self, want: &Want, now: i64) -> Result<Found> {
+        let per_part = i64::try_from(want.per_part).unwrap_or(i64::MAX);
+        let limit = want.per_part.saturating_mul(want.parts.len()).max(1);
+        let small = (want.bytes / limit).max(SMALL_ROW);
+        let small = i64::try_from(small).unwrap_or(i64::MAX);
+        let full: Vec<&str> = want.full.iter().map(|key| &**key).collect();
+        let full = json(&full)?;
+        let rows = match self.db.dialect() {
+            Dialect::Postgres => {
+                let parts = array(want.parts.iter());
+                let held = array(want.held.iter());
+                let values = params![now, parts, held, full, small, per_part];
+                if want.full.is_empty() {
+                    self.reads.fetch_all(READ_POSTGRES, values).await?
+                } else {
+                    self.long_reads.fetch_all(READ_POSTGRES, values).await?
+                }
+            }
+            Dialect::Sqlite => {
+                let parts: Vec<i64> = want.parts.iter().collect();
+                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+                let (parts, held) = (json(&parts)?, json(&want.held)?);
+                let values = params![now, parts, held, full, small, limit];
+                self.reads.fetch_all(READ_SQLITE, values).await?
+            }
+        };
+        let mut found = Found { rows: Vec::with_capacity(rows.len()), more: Parts::NONE };
+        if self.db.dialect() == Dialect::Sqlite && rows.len() >= limit {
+            found.more = want.parts;
+        }
+        let mut count = [0_usize; PARTITIONS];
+        let mut left = want.bytes;
+        let mut ended = Parts::NONE;
         for row in &rows {
-            match entry(row) {
-                Ok(entry) => entries.push(entry),
+            let (seq, part) = (row.int(0)?, row.int(1)?);
+            if let Some(count) = usize::try_from(part).ok().and_then(|part| count.get_mut(part)) {
+                *count += 1;
+                if *count >= want.per_part {
+                    found.more.insert(part);
+                }
+            }
+            if ended.contains(part) {
+                continue;
+            }
+            let bytes = usize::try_from(row.int(10)?).unwrap_or(usize::MAX);
+            if bytes > left && !found.rows.is_empty() {
+                // What comes after it must not overtake it.
+                ended.insert(part);
+                found.more.insert(part);
+                continue;
+            }
+            match self.entry(row, bytes, small).await {
+                Ok(Some(entry)) => {
+                    left = left.saturating_sub(bytes);
+                    found.rows.push(entry);
+                }
+                // It was parked or removed since.
+                Ok(None) => {}
+                Err(error) if error.code().is_retryable() => return Err(error),
                 // It can never be sent, and must not stop the others.
-                Err(error) => self.park_damaged(row.int(0)?, &error).await?,
+                Err(error) => self.park_damaged(seq, &error).await?,
             }
         }
-        Ok(entries)
+        Ok(found)
+    }
+
+    /// The row as an entry; a large one is fetched now.
+    async fn entry(&self, row: &Row, bytes: usize, small: i64) -> Result<Option<Entry<Message>>> {
+        if row.int(10)? <= small {
+            return entry(row, row.text(11)?, row.blob(12)?, bytes).map(Some);
+        }
+        const SQL: &str = "SELECT headers, payload FROM chassis_outbox WHERE seq = $1";
+        match self.db.fetch_optional(SQL, params![row.int(0)?]).await? {
+            Some(large) => entry(row, large.text(0)?, large.blob(1)?, bytes).map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn park_damaged(&self, seq: i64, error: &Error) -> Result<()> {
@@ -103,42 +194,31 @@ impl<B: Backend> Table<B> {
         Ok(())
     }
 
-    /// Writes what became of rows, in one transaction. `false`: some of them were
-    /// no longer ours to write.
+    /// Writes what became of rows. `false`: some of them were no longer ours to
+    /// write.
+    ///
+    /// On PostgreSQL the commit of marks does not wait for the disk.
     pub(crate) async fn write(&self, flush: &Flush, tokens: &Tokens, now: i64) -> Result<bool> {
-        let mark = by_dialect!(self.db,
-            sqlite: "UPDATE chassis_outbox SET state = 1, published_at = $1, last_error = NULL
-                WHERE state = 0 AND seq IN (SELECT value FROM json_each($2))
-                  AND EXISTS (SELECT 1 FROM chassis_outbox_lease l
-                    WHERE l.part = chassis_outbox.part
-                      AND l.token = json_extract($3, '$[' || l.part || ']'))",
-            postgres: "UPDATE chassis_outbox SET state = 1, published_at = $1, last_error = NULL
-                WHERE state = 0
-                  AND seq IN (SELECT CAST(value AS BIGINT)
-                    FROM json_array_elements_text(CAST($2 AS json)))
-                  AND EXISTS (SELECT 1 FROM chassis_outbox_lease l
-                    WHERE l.part = chassis_outbox.part
-                      AND l.token = CAST(CAST($3 AS json) ->> CAST(l.part AS INTEGER) AS BIGINT))");
-        let fail = by_dialect!(self.db,
-            sqlite: "UPDATE chassis_outbox
-                SET state = $1, attempts = $2, next_at = $3, last_error = $4
-                WHERE state = 0 AND seq = $5
-                  AND EXISTS (SELECT 1 FROM chassis_outbox_lease l
-                    WHERE l.part = chassis_outbox.part
-                      AND l.token = json_extract($6, '$[' || l.part || ']'))",
-            postgres: "UPDATE chassis_outbox
-                SET state = $1, attempts = $2, next_at = $3, last_error = $4
-                WHERE state = 0 AND seq = $5
-                  AND EXISTS (SELECT 1 FROM chassis_outbox_lease l
-                    WHERE l.part = chassis_outbox.part
-                      AND l.token = CAST(CAST($6 AS json) ->> CAST(l.part AS INTEGER) AS BIGINT))");
+        let mark = by_dialect!(self.db, sqlite: MARK_SQLITE, postgres: MARK_POSTGRES);
+        let (seqs, held) = match self.db.dialect() {
+            Dialect::Sqlite => (json(&flush.published)?, json(tokens)?),
+            // A token is never negative, so -1 matches none.
+            Dialect::Postgres => (
+                array(flush.published.iter()),
+                array(tokens.iter().map(|token| token.unwrap_or(-1))),
+            ),
+        };
+        let marks = params![now, seqs, held];
+        let mut expected = flush.published.len() as u64;
+        if flush.failed.is_empty() {
+            return Ok(self.writes.execute(mark, marks).await? == expected);
+        }
+        let fail = by_dialect!(self.db, sqlite: FAIL_SQLITE, postgres: FAIL_POSTGRES);
         let tokens = json(tokens)?;
         let mut tx = self.db.begin().await?;
-        let mut expected = flush.published.len() as u64;
         let mut changed = 0;
         if !flush.published.is_empty() {
-            let values = params![now, json(&flush.published)?, tokens.clone()];
-            changed += tx.execute(mark, values).await?;
+            changed += tx.execute(mark, marks).await?;
         }
         for failed in &flush.failed {
             let (state, attempts, at) = match failed.verdict {
@@ -170,8 +250,8 @@ impl<B: Backend> Table<B> {
         tx.execute("DELETE FROM chassis_outbox_relay WHERE expires_at < $1", params![now]).await?;
         let live = tx.fetch_all("SELECT owner FROM chassis_outbox_relay", Vec::new()).await?.len();
         let mut rows = tx.fetch_all(LEASES, Vec::new()).await?;
-        if rows.len() < PARTITIONS as usize {
-            for part in 0..PARTITIONS {
+        if rows.len() < PARTITIONS {
+            for part in Parts::ALL.iter() {
                 tx.execute(
                     "INSERT INTO chassis_outbox_lease (part, owner, token, expires_at)
                      VALUES ($1, '', 0, 0) ON CONFLICT (part) DO NOTHING",
@@ -182,17 +262,7 @@ impl<B: Backend> Table<B> {
             rows = tx.fetch_all(LEASES, Vec::new()).await?;
         }
         tx.commit().await?;
-        let leases = rows
-            .iter()
-            .map(|row| {
-                Ok(Lease {
-                    part: row.int(0)?,
-                    owner: row.text(1)?.to_owned(),
-                    token: row.int(2)?,
-                    expires_at: row.int(3)?,
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let leases = rows.iter().map(lease).collect::<Result<Vec<_>>>()?;
         Ok((leases, live))
     }
 
@@ -206,7 +276,7 @@ impl<B: Backend> Table<B> {
         now: i64,
         until: i64,
     ) -> Result<Tokens> {
-        let mut tokens: Tokens = [None; PARTITIONS as usize];
+        let mut tokens: Tokens = [None; PARTITIONS];
         let mut tx = self.db.begin().await?;
         for lease in leases {
             let changed = if plan.renew.contains(&lease.part) {
@@ -260,21 +330,40 @@ impl<B: Backend> Table<B> {
         tx.commit().await
     }
 
-    /// Removes published rows that are older than `before`: at most `limit` of them.
-    pub(crate) async fn clean(&self, before: i64, limit: usize) -> Result<u64> {
-        const SQL: &str = "DELETE FROM chassis_outbox WHERE seq IN (
-            SELECT seq FROM chassis_outbox WHERE state = 1 AND published_at < $1
-            ORDER BY published_at LIMIT $2)";
+    /// All leases as they are.
+    pub(crate) async fn leases(&self) -> Result<Vec<Lease>> {
+        self.db.fetch_all(LEASES, Vec::new()).await?.iter().map(lease).collect()
+    }
+
+    /// Looks at `limit` rows after `from`, and removes those that were published
+    /// before `before`.
+    ///
+    /// It goes by `seq`, which needs no index of its own. Rows are published nearly
+    /// in that order, so where half of what it sees is too young, so is the rest.
+    pub(crate) async fn clean(&self, from: i64, before: i64, limit: usize) -> Result<Cleaned> {
+        const LOOK: &str = "SELECT COUNT(*), MAX(seq), CAST(COALESCE(SUM(
+                CASE WHEN state <> 1 OR published_at >= $1 THEN 1 ELSE 0 END), 0) AS BIGINT),
+                CAST(COALESCE(SUM(
+                CASE WHEN state = 1 AND published_at >= $1 THEN 1 ELSE 0 END), 0) AS BIGINT)
+            FROM (SELECT seq, state, published_at FROM chassis_outbox
+                WHERE seq > $2 ORDER BY seq LIMIT $3) r";
+        const REMOVE: &str = "DELETE FROM chassis_outbox
+            WHERE seq > $1 AND seq <= $2 AND state = 1 AND published_at < $3";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.db.execute(SQL, params![before, limit]).await
+        let rows = self.writes.fetch_all(LOOK, params![before, from, limit]).await?;
+        let Some(row) = rows.first() else { return Ok(Cleaned { next: None }) };
+        let (seen, kept, young) = (row.int(0)?, row.int(2)?, row.int(3)?);
+        let Some(last) = row.opt_int(1)? else { return Ok(Cleaned { next: None }) };
+        if kept < seen {
+            self.writes.execute(REMOVE, params![from, last, before]).await?;
+        }
+        let goes_on = seen >= limit && young * 2 < seen;
+        Ok(Cleaned { next: goes_on.then_some(last) })
     }
 
     pub(crate) async fn backlog(&self) -> Result<Backlog> {
-        const SQL: &str = "SELECT
-            (SELECT COUNT(*) FROM (SELECT 1 FROM chassis_outbox WHERE state = 0 LIMIT $1) d),
-            (SELECT time FROM chassis_outbox WHERE state = 0 ORDER BY seq LIMIT 1),
-            (SELECT COUNT(*) FROM (SELECT 1 FROM chassis_outbox WHERE state = 2 LIMIT $1) p)";
-        match self.db.fetch_optional(SQL, params![MAX_COUNT]).await? {
+        let sql = by_dialect!(self.db, sqlite: BACKLOG_SQLITE, postgres: BACKLOG_POSTGRES);
+        match self.writes.fetch_all(sql, params![MAX_COUNT]).await?.first() {
             Some(row) => {
                 Ok(Backlog { rows: row.int(0)?, oldest: row.opt_int(1)?, parked: row.int(2)? })
             }
@@ -283,22 +372,42 @@ impl<B: Backend> Table<B> {
     }
 }
 
-const LEASES: &str =
-    "SELECT part, owner, token, expires_at FROM chassis_outbox_lease ORDER BY part";
-
 const _: () = assert!(PUBLISHED == 1 && PARKED == 2, "the statements above name the states");
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(Error::internal)
 }
 
-fn entry(row: &Row) -> Result<Entry<Message>> {
+/// A list of numbers as PostgreSQL writes an array.
+fn array(numbers: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from("{");
+    for number in numbers {
+        let comma = if text.len() > 1 { "," } else { "" };
+        // Writing to a string does not fail.
+        let _ = write!(text, "{comma}{number}");
+    }
+    text.push('}');
+    text
+}
+
+fn lease(row: &Row) -> Result<Lease> {
+    Ok(Lease {
+        part: row.int(0)?,
+        owner: row.text(1)?.to_owned(),
+        token: row.int(2)?,
+        expires_at: row.int(3)?,
+    })
+}
+
+fn entry(row: &Row, headers: &str, payload: &[u8], bytes: usize) -> Result<Entry<Message>> {
     let key = row.opt_text(8)?.map(str::to_owned);
     Ok(Entry {
         seq: row.int(0)?,
         part: row.int(1)?,
         attempts: u32::try_from(row.int(2)?).unwrap_or(u32::MAX),
         key: key.as_deref().map(Into::into),
+        bytes,
         item: Message {
             time: row.int(3)?,
             id: row.text(4)?.to_owned(),
@@ -309,8 +418,8 @@ fn entry(row: &Row) -> Result<Entry<Message>> {
             content_type: row.text(9)?.to_owned(),
             // A row whose headers are damaged is published without them: its
             // trace is lost, its content is not.
-            headers: serde_json::from_str(row.text(10)?).unwrap_or_default(),
-            payload: Bytes::copy_from_slice(row.blob(11)?),
+            headers: serde_json::from_str(headers).unwrap_or_default(),
+            payload: Bytes::copy_from_slice(payload),
         },
     })
 }

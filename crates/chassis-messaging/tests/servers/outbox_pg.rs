@@ -58,7 +58,12 @@ on_postgres! { outbox, outbox_scenarios:
 on_postgres! { shared, outbox_pg_scenarios:
     others_in_another_process_are_woken,
     publishing_goes_on_while_marking,
-    many_published_rows_slow_nothing,
+}
+
+/// Once is enough: it takes a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_published_rows_slow_nothing() {
+    outbox_pg_scenarios::many_published_rows_slow_nothing(scratch::<sqlx::Postgres>().await).await;
 }
 
 on_postgres! { inbox, inbox_scenarios:

@@ -1,0 +1,86 @@
+//! The statements that are long or differ between the two databases.
+//!
+//! On PostgreSQL they are written so that there is one sensible plan: what the
+//! planner believes of a table that grows and shrinks by the minute is often wrong.
+
+// `seq + 0` stands in the index of pending rows too. By plain `seq` the planner might
+// walk along the primary key, over all that is published.
+pub(super) const READ_POSTGRES: &str = "SELECT r.*
+    FROM unnest(CAST($2 AS BIGINT[])) AS held(part)
+    CROSS JOIN LATERAL (
+        SELECT seq, o.part, attempts, time, id, source, kind, topic, msg_key, content_type,
+            CAST(OCTET_LENGTH(payload) + OCTET_LENGTH(headers) AS BIGINT),
+            CASE WHEN OCTET_LENGTH(payload) + OCTET_LENGTH(headers) <= $5 THEN headers END,
+            CASE WHEN OCTET_LENGTH(payload) + OCTET_LENGTH(headers) <= $5 THEN payload END
+        FROM chassis_outbox o
+        WHERE o.part = held.part AND state = 0 AND next_at <= $1
+          AND seq NOT IN (SELECT unnest(CAST($3 AS BIGINT[])))
+          AND (msg_key IS NULL OR (
+            msg_key NOT IN (SELECT json_array_elements_text(CAST($4 AS json)))
+            AND msg_key NOT IN (SELECT w.msg_key FROM chassis_outbox w
+                WHERE w.state = 0 AND w.next_at > 0 AND w.next_at > $1
+                  AND w.msg_key IS NOT NULL)))
+        ORDER BY o.part, seq + 0 LIMIT $6) r";
+
+pub(super) const READ_SQLITE: &str =
+    "SELECT seq, part, attempts, time, id, source, kind, topic, msg_key,
+        content_type, LENGTH(payload) + LENGTH(headers),
+        CASE WHEN LENGTH(payload) + LENGTH(headers) <= $5 THEN headers END,
+        CASE WHEN LENGTH(payload) + LENGTH(headers) <= $5 THEN payload END
+    FROM chassis_outbox
+    WHERE state = 0 AND next_at <= $1
+      AND part IN (SELECT value FROM json_each($2))
+      AND seq NOT IN (SELECT value FROM json_each($3))
+      AND (msg_key IS NULL OR (
+        msg_key NOT IN (SELECT value FROM json_each($4))
+        AND msg_key NOT IN (SELECT w.msg_key FROM chassis_outbox w
+            WHERE w.state = 0 AND w.next_at > 0 AND w.next_at > $1
+              AND w.msg_key IS NOT NULL)))
+    ORDER BY seq LIMIT $6";
+
+// The partitions that are held come as the bits of a number, found out once: as a
+// join they cost as much as the rows, and invite a look for each row in each partition.
+pub(super) const MARK_POSTGRES: &str = "UPDATE chassis_outbox o
+    SET state = 1, published_at = $1, last_error = NULL
+    FROM unnest(CAST($2 AS BIGINT[])) AS m(seq)
+    WHERE o.seq = m.seq AND o.state = 0
+      AND ((SELECT CAST(COALESCE(SUM(CAST(1 AS BIGINT) << CAST(l.part AS INTEGER)), 0) AS BIGINT)
+            FROM chassis_outbox_lease l
+            JOIN unnest(CAST($3 AS BIGINT[])) WITH ORDINALITY AS t(token, n)
+              ON l.part = t.n - 1 AND l.token = t.token) >> CAST(o.part AS INTEGER)) & 1 = 1";
+
+pub(super) const MARK_SQLITE: &str = "UPDATE chassis_outbox
+    SET state = 1, published_at = $1, last_error = NULL
+    WHERE state = 0 AND seq IN (SELECT value FROM json_each($2))
+      AND EXISTS (SELECT 1 FROM chassis_outbox_lease l
+        WHERE l.part = chassis_outbox.part
+          AND l.token = json_extract($3, '$[' || l.part || ']'))";
+
+pub(super) const FAIL_POSTGRES: &str = "UPDATE chassis_outbox
+    SET state = $1, attempts = $2, next_at = $3, last_error = $4
+    WHERE state = 0 AND seq = $5
+      AND EXISTS (SELECT 1 FROM chassis_outbox_lease l
+        WHERE l.part = chassis_outbox.part
+          AND l.token = CAST(CAST($6 AS json) ->> CAST(l.part AS INTEGER) AS BIGINT))";
+
+pub(super) const FAIL_SQLITE: &str = "UPDATE chassis_outbox
+    SET state = $1, attempts = $2, next_at = $3, last_error = $4
+    WHERE state = 0 AND seq = $5
+      AND EXISTS (SELECT 1 FROM chassis_outbox_lease l
+        WHERE l.part = chassis_outbox.part
+          AND l.token = json_extract($6, '$[' || l.part || ']'))";
+
+pub(super) const BACKLOG_POSTGRES: &str = "SELECT
+    (SELECT COUNT(*) FROM (SELECT 1 FROM chassis_outbox WHERE state = 0 LIMIT $1) d),
+    (SELECT MIN(h.time) FROM generate_series(0, 15) AS held(part)
+        CROSS JOIN LATERAL (SELECT time FROM chassis_outbox o
+            WHERE o.part = held.part AND state = 0 ORDER BY o.part, seq + 0 LIMIT 1) h),
+    (SELECT COUNT(*) FROM (SELECT 1 FROM chassis_outbox WHERE state = 2 LIMIT $1) p)";
+
+pub(super) const BACKLOG_SQLITE: &str = "SELECT
+    (SELECT COUNT(*) FROM (SELECT 1 FROM chassis_outbox WHERE state = 0 LIMIT $1) d),
+    (SELECT time FROM chassis_outbox WHERE state = 0 ORDER BY seq LIMIT 1),
+    (SELECT COUNT(*) FROM (SELECT 1 FROM chassis_outbox WHERE state = 2 LIMIT $1) p)";
+
+pub(super) const LEASES: &str =
+    "SELECT part, owner, token, expires_at FROM chassis_outbox_lease ORDER BY part";
