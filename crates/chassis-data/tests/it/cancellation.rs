@@ -86,7 +86,12 @@ async fn a_commit_that_began_ends_though_nobody_waits() {
 async fn a_dropped_statement_cannot_be_committed_over() {
     let (_folder, db) = items::<Any>().await;
     let mut tx = db.begin().await.unwrap();
-    let insert = tx.execute("insert into item (id) values ('a')", params![]);
+    // Many rows, so that SQLite's thread cannot have answered before the first poll returns.
+    let insert = tx.execute(
+        "with recursive n(x) as (select 1 union all select x + 1 from n where x < 200000)
+         insert into item (id) select 'i' || x from n",
+        params![],
+    );
     assert!(insert.now_or_never().is_none(), "the statement was not in flight");
     let refused = tx.commit().await.unwrap_err();
     assert!(refused.chain().contains("was dropped"), "{}", refused.chain());
