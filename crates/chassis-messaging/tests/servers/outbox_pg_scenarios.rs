@@ -119,7 +119,9 @@ pub(crate) async fn many_published_rows_slow_nothing<B: Backend>(db: Db<B>) {
     assert_eq!(after.0, before.0, "no scan of the whole table");
     clock.advance(Duration::from_secs(61));
     eventually("the million is gone", 3 * SOON, async || {
-        (states(&db).await == [0, 100, 0]).then_some(())
+        // The hundred are as old by now and go last.
+        let [pending, published, parked] = states(&db).await;
+        (pending == 0 && published <= 100 && parked == 0).then_some(())
     })
     .await;
     relay.stop(SOON).await;
