@@ -61,6 +61,8 @@ pub struct FaultProxy {
 impl FaultProxy {
     /// Starts a proxy on a free port to `upstream` (`host:port`), which need not be up yet.
     ///
+    /// Dropping the future leaves nothing behind.
+    ///
     /// # Panics
     /// When no loopback port can be bound.
     pub async fn start(upstream: impl Into<String>) -> FaultProxy {

@@ -85,6 +85,8 @@ macro_rules! __service {
     (@read [($n:expr) ($c:ty) $s:tt {$($pn:expr => $pv:expr),* $(,)?} [$($q:expr),* $(,)?] $g:tt $h:tt $r:tt]) => {
         /// Adds the parts of this service to an app, in the order of their start.
         ///
+        /// Dropping the future closes what was opened so far.
+        ///
         /// # Errors
         /// Fails if what the service needs, such as its database, cannot be reached.
         pub async fn assemble(app: $crate::App, config: $c) -> $crate::Result<$crate::App> {

@@ -40,6 +40,8 @@ impl Broker {
     /// An embedded broker of its own that is gone with its last handle: for
     /// tests and examples.
     ///
+    /// Dropping the future opens nothing.
+    ///
     /// # Errors
     ///
     /// As [`connect`](Broker::connect), where no temporary folder can be written.
@@ -62,6 +64,9 @@ impl Broker {
 
     /// Stores a message: see [`Publisher::publish`].
     ///
+    /// Dropping the future leaves open whether the message is stored: publish it again
+    /// under the same id.
+    ///
     /// # Errors
     ///
     /// Those of [`Publisher::publish`].
@@ -70,6 +75,8 @@ impl Broker {
     }
 
     /// Joins a group: see [`Subscriber::subscribe`].
+    ///
+    /// Dropping the future leaves a group that may have been made.
     ///
     /// # Errors
     ///

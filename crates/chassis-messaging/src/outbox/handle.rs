@@ -124,6 +124,9 @@ impl<B: Backend> Outbox<B> {
     /// Adds a message to the caller's transaction and gives its id. See
     /// [`append`](Outbox::append).
     ///
+    /// Dropping the future leaves the transaction as a failed statement does: roll it
+    /// back.
+    ///
     /// # Errors
     ///
     /// `INVALID_ARGUMENT` for what no broker takes, and what the database says.
@@ -241,6 +244,8 @@ impl<B: Backend> Outbox<B> {
     /// Gives all parked rows their attempts back, and says how many they were. See
     /// [`retry_parked`](Outbox::retry_parked).
     ///
+    /// Dropping the future leaves open for which rows it happened.
+    ///
     /// # Errors
     ///
     /// What the database says.
@@ -268,6 +273,8 @@ impl<B: Backend> Outbox<B> {
     /// Removes all parked rows for good, and says how many they were. See
     /// [`discard_parked`](Outbox::discard_parked).
     ///
+    /// Dropping the future leaves open for which rows it happened.
+    ///
     /// # Errors
     ///
     /// What the database says.
@@ -293,6 +300,8 @@ impl<B: Backend> Outbox<B> {
 
     /// Publishes again what was published at `since` (unix milliseconds of the
     /// database's clock) or later. See [`replay`](Outbox::replay).
+    ///
+    /// Dropping the future leaves open for which rows it happened.
     ///
     /// # Errors
     ///

@@ -67,6 +67,8 @@ impl Postgres {
 
     /// The server that all tests of this binary share; started by the first.
     ///
+    /// Dropping the future leaves the start to the next caller.
+    ///
     /// # Panics
     /// As [`start_or_url`](Self::start_or_url).
     pub async fn shared() -> &'static Postgres {
