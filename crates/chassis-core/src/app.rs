@@ -27,7 +27,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     BoxFuture, Deadline, Env, Error, Health, Metrics, Probe, Result, ServiceInfo, Shutdown,
-    ShutdownTrigger, config::ShutdownConfig,
+    ShutdownTrigger, config::ShutdownConfig, error::panic_text,
 };
 
 /// How long a component may take to become ready.
@@ -321,7 +321,7 @@ impl App {
             match tokio::time::timeout(CLOSE_TIMEOUT, close).await {
                 Ok(Ok(())) => {}
                 Ok(Err(panic)) => {
-                    tracing::error!(name = %name, error = panic_message(&*panic), "closing failed");
+                    tracing::error!(name = %name, error = panicked(&*panic), "closing failed");
                 }
                 Err(_) => tracing::warn!(name = %name, "did not close within five seconds"),
             }
@@ -401,7 +401,7 @@ impl Running {
         let task = env.spawn({
             let env = env.clone();
             AssertUnwindSafe(component.run(env, Ready(ready), told)).catch_unwind().map(|result| {
-                result.unwrap_or_else(|panic| Err(Error::internal(panic_message(&*panic))))
+                result.unwrap_or_else(|panic| Err(Error::internal(panicked(&*panic))))
             })
         });
         let mut running =
@@ -474,13 +474,8 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-/// What a panic said, for the log.
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panicked: {}", text.as_deref().unwrap_or("no message"))
+fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
+    format!("panicked: {}", panic_text(panic))
 }
 
 #[cfg(test)]

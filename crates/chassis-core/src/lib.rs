@@ -31,6 +31,7 @@ pub mod propagation;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
+mod wall_clock;
 
 pub use app::{App, Component, Plan, Ready};
 pub use config::{AdminConfig, CoreConfig, Secret};
@@ -43,6 +44,7 @@ pub use metrics::{Counter, Gauge, Histogram, Metrics};
 pub use operations::{OperationInfo, Operations};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use trace::{Span, SpanId, SpanKind, SpanRecord, TraceContext, TraceId};
+pub use wall_clock::unix_ms;
 
 /// A boxed future that may move between threads: what object-safe async methods return.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;

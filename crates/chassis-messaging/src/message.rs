@@ -5,10 +5,9 @@
 //! looks into the payload, and a message is the same on each broker.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use chassis_core::{Code, Context, Error, Result, propagation};
+use chassis_core::{Code, Context, Error, Result, propagation, unix_ms};
 use uuid::Uuid;
 
 use crate::topic::{DEAD_LETTERS, segment, validate_topic};
@@ -68,7 +67,7 @@ impl Message {
             kind: kind.into(),
             topic: topic.into(),
             key: None,
-            time: now_ms(),
+            time: unix_ms(),
             content_type: "application/octet-stream".to_owned(),
             headers: BTreeMap::new(),
             payload: payload.into(),
@@ -187,12 +186,6 @@ pub(crate) fn is_header_name(name: &str) -> bool {
         && !name.starts_with("ce-")
         && !name.starts_with("nats-")
         && name != "content-type"
-}
-
-/// Milliseconds since 1970. A clock set before 1970 counts as 1970.
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -8,9 +8,7 @@
 mod dlq;
 mod port;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use chassis::{Error, Result};
+use chassis::{Error, Result, core::unix_ms};
 use serde_json::Value;
 
 use self::port::Port;
@@ -198,8 +196,8 @@ async fn answer(request: &Request) -> Result<String> {
         port.ask(&name, args).await?
     };
     match &request.wish {
-        Wish::Saga { verb, .. } if verb == "list" => Ok(table(&answer, now_ms())),
-        Wish::DeadLetters { verb, .. } if verb == "list" => Ok(dlq::table(&answer, now_ms())),
+        Wish::Saga { verb, .. } if verb == "list" => Ok(table(&answer, unix_ms())),
+        Wish::DeadLetters { verb, .. } if verb == "list" => Ok(dlq::table(&answer, unix_ms())),
         Wish::Saga { verb, .. } if verb == "diagram" => {
             Ok(answer["mermaid"].as_str().unwrap_or_default().to_owned())
         }
@@ -305,11 +303,6 @@ fn since(ms: i64) -> String {
         7200..172_800 => format!("{}h ago", seconds / 3600),
         _ => format!("{}d ago", seconds / 86_400),
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

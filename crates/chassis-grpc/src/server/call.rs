@@ -12,6 +12,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis_core::error::panic_text;
 use chassis_core::propagation::{self, REQUEST_ID};
 use chassis_core::{BoxFuture, Context, Deadline, Env, Error, SpanKind};
 use futures_util::FutureExt;
@@ -127,12 +128,7 @@ async fn respond(
 
 /// The caller learns the id under which the log knows more, and no more.
 fn panicked(ctx: &Context, panic: &(dyn Any + Send)) -> Error {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    Error::internal(format!("the handler panicked: {text}"))
+    Error::internal(format!("the handler panicked: {}", panic_text(panic)))
         .with_detail("request_id", ctx.request_id())
 }
 

@@ -15,7 +15,7 @@ use std::{
     task::{Context as Poller, Poll},
 };
 
-use chassis_core::Error;
+use chassis_core::{Error, error::panic_text};
 
 use crate::problem::Problem;
 
@@ -48,12 +48,7 @@ pub(super) struct Panicked {
 
 impl Panicked {
     fn new(payload: &(dyn Any + Send)) -> Panicked {
-        let message = payload
-            .downcast_ref::<&'static str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a value that is no text".to_owned());
-        Panicked { message, place: PLACE.take() }
+        Panicked { message: panic_text(payload).to_owned(), place: PLACE.take() }
     }
 
     /// The answer: nothing but "internal error"; the rest is for the log.

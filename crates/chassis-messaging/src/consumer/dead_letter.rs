@@ -3,11 +3,9 @@
 //! It keeps its id, key, type, payload and headers; what went wrong stands in
 //! headers beside them, so that it can be sent again as it was.
 
-use chassis_core::Error;
+use chassis_core::{Error, unix_ms};
 
-use crate::message::{
-    EDITS, MAX_ATTRIBUTE_BYTES, MAX_HEADERS, Message, REDRIVES, is_header_name, now_ms,
-};
+use crate::message::{EDITS, MAX_ATTRIBUTE_BYTES, MAX_HEADERS, Message, REDRIVES, is_header_name};
 use crate::topic::DEAD_LETTERS;
 
 /// The reason of the last error, such as `UNDECODABLE_EVENT`.
@@ -58,7 +56,7 @@ pub(crate) fn dead_letter(message: &Message, group: &str, attempts: u32, error: 
         (HEADER_MESSAGE, error.message().to_owned()),
         (HEADER_ATTEMPTS, attempts.to_string()),
         (HEADER_GROUP, group.to_owned()),
-        (HEADER_DIED_AT, now_ms().to_string()),
+        (HEADER_DIED_AT, unix_ms().to_string()),
         (HEADER_ORIGINAL_TOPIC, message.topic.clone()),
         (HEADER_ORIGINAL_ID, message.id.clone()),
         (HEADER_ORIGINAL_TIME, message.time.to_string()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chassis_core::{Code, Error, Result};
+use chassis_core::{Code, Error, Result, unix_ms};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -12,7 +12,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::letter::{DeadLetter, Filter, Letters, Opened, edited, redriven};
 use crate::broker::{Broker, Browse, MAX_PAGE, Stored, Topics};
 use crate::consumer::dead_letter_topic;
-use crate::message::now_ms;
 use crate::topic::{DEAD_LETTERS, validate_group};
 
 /// The most dead letters of one list or one sweep.
@@ -155,7 +154,7 @@ impl DeadLetters {
     pub async fn edit(&self, position: u64, payload: Bytes) -> Result<Option<DeadLetter>> {
         let _turn = self.turn.lock().await;
         let Stored { message, .. } = self.read(position).await?;
-        let letter = edited(message, payload, now_ms())?;
+        let letter = edited(message, payload, unix_ms())?;
         let (topic, edition) = (letter.topic.clone(), letter.edition());
         let id = letter.id.clone();
         self.broker.publish(letter).await?;

@@ -16,11 +16,10 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use chassis_core::{BoxFuture, Component, Env, Error, Ready, Result, Shutdown};
+use chassis_core::{BoxFuture, Component, Env, Error, Ready, Result, Shutdown, unix_ms};
 use chassis_data::{Backend, Db, Dialect, Migrations, Tx, params};
 use tokio::time::sleep;
 
-use crate::message::now_ms;
 use crate::outbox::millis;
 
 /// How long a note is kept where nothing else is said: eight days, one more than
@@ -107,7 +106,7 @@ impl<B: Backend> Inbox<B> {
     ) -> Result<bool> {
         const SQL: &str = "INSERT INTO chassis_inbox (consumer, message_id, received_at)
             VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-        Ok(tx.execute(SQL, params![consumer, message_id, now_ms()]).await? == 1)
+        Ok(tx.execute(SQL, params![consumer, message_id, unix_ms()]).await? == 1)
     }
 
     /// Notes several messages in the handler's transaction, by one statement for up
@@ -138,7 +137,7 @@ impl<B: Backend> Inbox<B> {
         let mut first = HashSet::with_capacity(sorted.len());
         for ids in sorted.chunks(NOTE_BATCH) {
             let list = serde_json::to_string(ids).map_err(Error::internal)?;
-            for row in tx.fetch_all(note, params![consumer, now_ms(), list]).await? {
+            for row in tx.fetch_all(note, params![consumer, unix_ms(), list]).await? {
                 first.insert(row.text(0)?.to_owned());
             }
         }
@@ -176,7 +175,7 @@ impl<B: Backend> Inbox<B> {
         const SQL: &str = "DELETE FROM chassis_inbox WHERE (consumer, message_id) IN (
             SELECT consumer, message_id FROM chassis_inbox
             WHERE received_at < $1 ORDER BY received_at LIMIT $2)";
-        let before = now_ms().saturating_sub(millis(self.retention));
+        let before = unix_ms().saturating_sub(millis(self.retention));
         let limit = i64::try_from(CLEAN_BATCH).unwrap_or(i64::MAX);
         self.db.execute(SQL, params![before, limit]).await
     }

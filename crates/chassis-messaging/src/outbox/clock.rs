@@ -9,12 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use chassis_core::{Error, Result};
+use chassis_core::{Error, Result, unix_ms};
 use chassis_data::{Backend, Db, Dialect};
 use parking_lot::Mutex;
 use tokio::time::Instant;
-
-use crate::message::now_ms;
 
 /// The clock of leases and time-outs, in unix milliseconds.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +71,7 @@ impl<B: Backend> DbTime<B> {
     pub(crate) async fn read(&self) -> Result<i64> {
         let now = match (&self.clock.0, self.db.dialect()) {
             (Source::Manual(now), _) => now.load(Ordering::SeqCst),
-            (Source::Database, Dialect::Sqlite) => now_ms(),
+            (Source::Database, Dialect::Sqlite) => unix_ms(),
             (Source::Database, Dialect::Postgres) => {
                 const SQL: &str =
                     "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
@@ -93,7 +91,7 @@ impl<B: Backend> DbTime<B> {
         }
         match *self.base.lock() {
             Some((at, since)) => at.saturating_add(millis(since.elapsed())),
-            None => now_ms(),
+            None => unix_ms(),
         }
     }
 }

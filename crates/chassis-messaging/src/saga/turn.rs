@@ -10,6 +10,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use chassis_core::error::panic_text;
 use chassis_core::{Code, Context, Deadline, Env, Error, Result, Span, SpanKind, propagation};
 use chassis_data::{Backend, Tx};
 use futures_util::FutureExt;
@@ -304,13 +305,6 @@ where
 async fn guarded<T>(future: impl Future<Output = Result<T>> + Send) -> Result<T> {
     match AssertUnwindSafe(future).catch_unwind().await {
         Ok(result) => result,
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            Err(Error::internal(format!("the step panicked: {text}")))
-        }
+        Err(panic) => Err(Error::internal(format!("the step panicked: {}", panic_text(&*panic)))),
     }
 }

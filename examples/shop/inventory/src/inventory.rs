@@ -4,10 +4,8 @@
 //! each use case first claims the reservation's id in its own transaction: of
 //! two calls with one id the second waits, and then sees what the first did.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use chassis::Result;
-use chassis::core::{App, Error, Probe};
+use chassis::core::{App, Error, Probe, unix_ms};
 use chassis::data::{Db, Tx};
 use chassis::discovery::{Discovery, Registration};
 
@@ -88,7 +86,7 @@ impl Inventory {
 }
 
 async fn reserve(tx: &mut Tx, id: &str, wanted: &Lines) -> Result<()> {
-    let known = store::claim(tx, id, ClaimAs::Held, now_ms()).await?;
+    let known = store::claim(tx, id, ClaimAs::Held, unix_ms()).await?;
     match domain::reserve(known.as_ref(), wanted).map_err(refused)? {
         Reserve::AlreadyKept => Ok(()),
         Reserve::Keep => keep(tx, id, wanted).await,
@@ -109,7 +107,7 @@ async fn keep(tx: &mut Tx, id: &str, wanted: &Lines) -> Result<()> {
 }
 
 async fn release(tx: &mut Tx, id: &str) -> Result<()> {
-    let known: Option<Reservation> = store::claim(tx, id, ClaimAs::Released, now_ms()).await?;
+    let known: Option<Reservation> = store::claim(tx, id, ClaimAs::Released, unix_ms()).await?;
     match domain::release(known) {
         Release::Bury | Release::AlreadyReleased => Ok(()),
         Release::Free(lines) => {
@@ -119,7 +117,7 @@ async fn release(tx: &mut Tx, id: &str) -> Result<()> {
                 let stock = stock.release(quantity).map_err(Error::internal)?;
                 store::save_stock(tx, sku, stock).await?;
             }
-            store::save_released(tx, id, now_ms()).await
+            store::save_released(tx, id, unix_ms()).await
         }
     }
 }
@@ -139,9 +137,4 @@ fn refused(refused: Refused) -> Error {
 
 fn product_not_found(sku: &str) -> Error {
     Error::not_found("PRODUCT_NOT_FOUND", "there is no such product").with_detail("sku", sku)
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

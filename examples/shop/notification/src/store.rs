@@ -1,8 +1,7 @@
 //! The queries. The SQL runs on SQLite and PostgreSQL.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use chassis::Result;
+use chassis::core::unix_ms;
 use chassis::data::{Db, Migrations, Row, Tx, params};
 
 use crate::domain::Happened;
@@ -31,12 +30,10 @@ pub struct News {
 
 /// Keeps one piece of news, once.
 pub async fn insert(tx: &mut Tx, customer: &str, order: &str, happened: &Happened) -> Result<()> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
     tx.execute(
         "insert into news (customer_id, order_id, kind, body, told_at)
          values ($1, $2, $3, $4, $5) on conflict (customer_id, order_id, kind) do nothing",
-        params![customer, order, happened.kind(), happened.text(), now_ms],
+        params![customer, order, happened.kind(), happened.text(), unix_ms()],
     )
     .await?;
     Ok(())

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use chassis::core::{App, Probe};
+use chassis::core::{App, Probe, unix_ms};
 use chassis::data::{Db, Tx};
 use chassis::discovery::{Discovery, Registration};
 use chassis::messaging::{Broker, ConsumerConfig, Inbox, Outbox, Relay};
@@ -173,11 +172,11 @@ async fn place_in(tx: &mut Tx, sagas: &CheckoutSagas, placement: &Placement) -> 
     let Placement { order, checkout, trace_id, key, request } = placement;
     if let Some(key) = key
         && let Some(earlier) =
-            store::claim_request(tx, &order.customer, key, request, now_ms()).await?
+            store::claim_request(tx, &order.customer, key, request, unix_ms()).await?
     {
         return same(earlier, &request.fingerprint);
     }
-    store::insert(tx, order, trace_id, now_ms()).await?;
+    store::insert(tx, order, trace_id, unix_ms()).await?;
     sagas.start(tx, &order.id, checkout.clone()).await?;
     Ok(order.id.clone())
 }
@@ -230,7 +229,7 @@ fn same(earlier: Request, fingerprint: &str) -> Result<String> {
 pub(crate) async fn confirm(tx: &mut Tx, outbox: &Outbox, id: &str, total: Money) -> Result<()> {
     let mut order = locked(tx, id).await?;
     if order.confirm(total).map_err(forbidden)? == Change::Done {
-        store::save(tx, &order, now_ms()).await?;
+        store::save(tx, &order, unix_ms()).await?;
         outbox.append(tx, &events::confirmed(&order)?).await?;
     }
     Ok(())
@@ -240,7 +239,7 @@ pub(crate) async fn confirm(tx: &mut Tx, outbox: &Outbox, id: &str, total: Money
 pub(crate) async fn ship(tx: &mut Tx, id: &str) -> Result<()> {
     let mut order = locked(tx, id).await?;
     if order.ship().map_err(forbidden)? == Change::Done {
-        store::save(tx, &order, now_ms()).await?;
+        store::save(tx, &order, unix_ms()).await?;
     }
     Ok(())
 }
@@ -249,7 +248,7 @@ pub(crate) async fn ship(tx: &mut Tx, id: &str) -> Result<()> {
 pub(crate) async fn cancel(tx: &mut Tx, outbox: &Outbox, id: &str, reason: &str) -> Result<()> {
     let mut order = locked(tx, id).await?;
     if order.cancel(reason).map_err(forbidden)? == Change::Done {
-        store::save(tx, &order, now_ms()).await?;
+        store::save(tx, &order, unix_ms()).await?;
         outbox.append(tx, &events::cancelled(&order)).await?;
     }
     Ok(())
@@ -268,9 +267,4 @@ fn forbidden(Forbidden { from, to }: Forbidden) -> Error {
         "ORDER_STATUS",
         format!("an order that is {} cannot become {}", from.as_str(), to.as_str()),
     )
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

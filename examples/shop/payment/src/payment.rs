@@ -12,10 +12,10 @@
 //! No transaction is open while the provider is asked: a slow provider must
 //! not hold a database connection, or on SQLite the only writer.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use chassis::Result;
-use chassis::core::{App, Error, Probe};
+use chassis::core::{App, Error, Probe, unix_ms};
 use chassis::data::{Db, Tx};
 use chassis::discovery::{Discovery, Registration};
 
@@ -129,7 +129,7 @@ impl Payments {
     /// Those of the database. What the provider does not answer stays as it
     /// is.
     pub async fn settle(&self, age: Duration, limit: i64) -> Result<usize> {
-        let by = now_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let by = unix_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let mut settled = 0;
         for charge in store::unsettled(&self.db, by, limit).await? {
             let order_id = charge.wish.order_id.clone();
@@ -155,7 +155,7 @@ impl Payments {
             .transaction(async move |tx| {
                 let mut charge = lock(tx, &order_id).await?;
                 let answer = charge.settle(verdict);
-                store::save(tx, &charge, now_ms()).await?;
+                store::save(tx, &charge, unix_ms()).await?;
                 // Committed also where the answer is no: it must be kept.
                 Ok(answer.map(|()| charge.payment_id))
             })
@@ -170,14 +170,14 @@ impl Payments {
             .transaction(async move |tx| {
                 let mut charge = lock(tx, &order_id).await?;
                 charge.refunded();
-                store::save(tx, &charge, now_ms()).await
+                store::save(tx, &charge, unix_ms()).await
             })
             .await
     }
 }
 
 async fn intend_charge(tx: &mut Tx, new: &Charge) -> Result<(Charge, Next)> {
-    let known = store::claim_charge(tx, new, now_ms()).await?;
+    let known = store::claim_charge(tx, new, unix_ms()).await?;
     let Some(known) = known else {
         return Ok((new.clone(), Next::Ask));
     };
@@ -189,12 +189,12 @@ async fn intend_charge(tx: &mut Tx, new: &Charge) -> Result<(Charge, Next)> {
 }
 
 async fn intend_refund(tx: &mut Tx, order_id: &str) -> Result<Option<Charge>> {
-    match store::claim_bar(tx, order_id, now_ms()).await? {
+    match store::claim_bar(tx, order_id, unix_ms()).await? {
         None | Some(Payment::Barred) => Ok(None),
         Some(Payment::Charge(mut charge)) => match charge.refund() {
             Refund::Nothing => Ok(None),
             Refund::Ask => {
-                store::save(tx, &charge, now_ms()).await?;
+                store::save(tx, &charge, unix_ms()).await?;
                 Ok(Some(charge))
             }
         },
@@ -227,9 +227,4 @@ fn refused(refused: Refused) -> Error {
 
 fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,9 +1,7 @@
 //! The one use case: a confirmed order becomes a parcel.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use chassis::Result;
-use chassis::core::{App, Probe};
+use chassis::core::{App, Probe, unix_ms};
 use chassis::data::{Db, Tx};
 use chassis::messaging::{Broker, ConsumerConfig, Inbox, Outbox, Relay};
 
@@ -61,14 +59,9 @@ impl Shipping {
     /// # Errors
     /// Those of the database.
     pub async fn ship(&self, tx: &mut Tx, parcel: &Parcel) -> Result<()> {
-        if store::insert(tx, parcel, now_ms()).await? {
+        if store::insert(tx, parcel, unix_ms()).await? {
             self.outbox.append(tx, &events::shipped(parcel)).await?;
         }
         Ok(())
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

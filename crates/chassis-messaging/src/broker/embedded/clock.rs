@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::message::now_ms;
+use chassis_core::unix_ms;
 
 pub(super) struct Clock {
     base: i64,
@@ -16,7 +16,7 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn start() -> Clock {
-        Clock { base: now_ms(), start: Instant::now() }
+        Clock { base: unix_ms(), start: Instant::now() }
     }
 
     pub(super) fn now(&self) -> i64 {
