@@ -5,13 +5,15 @@
 //! integration test of the package `chassis-tests`.
 //!
 //! In reading order: [`tidy`] holds the rules of the house, [`mod@test`] runs every
-//! check that the repository has, and [`process`] starts and stops what they need.
+//! check that the repository has, [`bench`] measures, and [`process`] starts and stops what
+//! they need.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command talks to the person who typed it"
 )]
 
+pub mod bench;
 pub mod process;
 pub mod test;
 pub mod tidy;

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use xtask::{test, tidy};
+use xtask::{bench, test, tidy};
 
 const HELP: &str = "\
 The project's own commands.
@@ -20,11 +20,14 @@ Commands:
   test                 set everything up and pass all tests
     --list             name the parts of `test` and what each runs
     --only <part>      run this part only; may be given more than once
+  bench <what>         measure, each figure beside its limit in the same run: messaging
+    --json             a line of JSON for each figure, in place of a table
+    <name> …           only the figures whose names begin so
 
 Options:
   -h, --help           this text
 
-Servers: parts of `test` need PostgreSQL and NATS. DATABASE_URL and NATS_URL are
+Servers: `bench messaging` and parts of `test` need PostgreSQL and NATS. DATABASE_URL and NATS_URL are
 used if given. Otherwise `postgres` and `nats-server` are started on free ports
 in a temporary folder and stopped at the end. On Debian, root installs what is
 missing; elsewhere one line says what to install.
@@ -46,6 +49,10 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::report(&root()),
         ["test", options @ ..] => match test::Options::parse(options) {
             Ok(options) => test::run(&root(), &options),
+            Err(problem) => usage(&problem),
+        },
+        ["bench", options @ ..] => match bench::Options::parse(options) {
+            Ok(options) => bench::run(&root(), &options),
             Err(problem) => usage(&problem),
         },
         ["tidy", other, ..] => usage(&format!("unknown option `{other}` of `tidy`")),

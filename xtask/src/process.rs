@@ -161,6 +161,12 @@ impl Daemon {
         Ok(Self { child, stop })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The exit status if the server has ended.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ pub(super) fn ensure(wanted: &[Binary], runner: &mut Runner) -> Result<(), Failu
         return Err(advice(&missing));
     }
     let packages: Vec<&str> = missing.iter().map(|binary| binary.package).collect();
-    println!("    installing: {}", packages.join(" "));
+    eprintln!("    installing: {}", packages.join(" "));
     apt_get(&["update"], &[], runner)?;
     apt_get(&["install", "-y", "--no-install-recommends"], &packages, runner)?;
     let missing: Vec<&Binary> = missing.into_iter().filter(|b| find(b).is_none()).collect();
@@ -92,7 +92,7 @@ pub(super) fn ensure(wanted: &[Binary], runner: &mut Runner) -> Result<(), Failu
 
 fn apt_get(args: &[&str], packages: &[&str], runner: &mut Runner) -> Result<(), Failure> {
     let shown = format!("apt-get {}", [args, packages].concat().join(" "));
-    println!("    $ {shown}");
+    eprintln!("    $ {shown}");
     let mut command = Command::new("apt-get");
     command
         .arg("-qq")

@@ -7,7 +7,7 @@
 
 mod install;
 mod parts;
-mod servers;
+pub(crate) mod servers;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::process::{End, Runner};
 use parts::{PARTS, Part, Step};
-use servers::Servers;
+use servers::{Servers, Use};
 
 /// What the command line of `test` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Options {
 
 /// Why a run stopped early.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Failure {
+pub(crate) enum Failure {
     /// One line for the user.
     Failed(String),
     Interrupted,
@@ -107,7 +107,7 @@ fn run_parts(
     let mut servers = None;
     if parts.iter().any(|part| part.needs_servers) {
         println!("==> servers: PostgreSQL and NATS");
-        let obtained = report.time("set-up", || Servers::obtain(runner));
+        let obtained = report.time("set-up", || Servers::obtain(runner, Use::Test));
         servers = Some(obtained.map_err(|failure| ("set-up", failure))?);
     }
     for (index, part) in parts.iter().enumerate() {

@@ -32,10 +32,21 @@ const LOOKS: u32 = 600;
 /// A free port may be taken before the server binds it; then another is tried.
 const ATTEMPTS: u32 = 3;
 
+/// What is done with the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// The data is thrown away at the end, so it need not survive a power cut.
+    Test,
+    /// A commit costs what it costs elsewhere.
+    Measure,
+}
+
 /// Addresses of running servers. Those started here stop when this is dropped.
-pub(super) struct Servers {
-    pub(super) database: String,
-    pub(super) broker: String,
+pub(crate) struct Servers {
+    pub(crate) database: String,
+    pub(crate) broker: String,
+    /// Process ids of those that were started here.
+    pub(crate) pids: Vec<u32>,
     /// Dropped before the folder, which holds their data.
     _daemons: Vec<Daemon>,
     _folder: TempDir,
@@ -43,7 +54,7 @@ pub(super) struct Servers {
 
 impl Servers {
     /// Checks the given addresses, or finds, installs and starts what is missing.
-    pub(super) fn obtain(runner: &mut Runner) -> Result<Self, Failure> {
+    pub(crate) fn obtain(runner: &mut Runner, purpose: Use) -> Result<Self, Failure> {
         let database = given("DATABASE_URL", 5432)?;
         let broker = given("NATS_URL", 4222)?;
         let mut wanted = Vec::new();
@@ -69,9 +80,10 @@ impl Servers {
                 Ok(url)
             }
         };
-        let database = own(database, &Postgres::new(folder.path()))?;
+        let database = own(database, &Postgres::new(folder.path(), purpose))?;
         let broker = own(broker, &Nats::new(folder.path()))?;
-        Ok(Self { database, broker, _daemons: daemons, _folder: folder })
+        let pids = daemons.iter().map(Daemon::id).collect();
+        Ok(Self { database, broker, pids, _daemons: daemons, _folder: folder })
     }
 }
 
@@ -98,7 +110,7 @@ fn start(server: &dyn Server, runner: &mut Runner) -> Result<(Daemon, String), F
         let mut daemon = Daemon::start(&mut command, server.stop()).map_err(failed(name))?;
         for _ in 0..LOOKS {
             if server.is_ready(port) {
-                println!("    {name}: started on 127.0.0.1:{port}");
+                eprintln!("    {name}: started on 127.0.0.1:{port}");
                 return Ok((daemon, server.url(port)));
             }
             if !matches!(daemon.exited(), Ok(None)) {
@@ -111,7 +123,7 @@ fn start(server: &dyn Server, runner: &mut Runner) -> Result<(Daemon, String), F
     }
     let log = fs::read_to_string(server.log()).unwrap_or_default();
     for line in log.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev() {
-        println!("    {name} | {line}");
+        eprintln!("    {name} | {line}");
     }
     Err(Failure::Failed(format!("{name} does not start; its last lines are above")))
 }
@@ -120,15 +132,17 @@ struct Postgres {
     folder: PathBuf,
     /// The user to become, if this process is root.
     account: Option<(u32, u32)>,
+    purpose: Use,
 }
 
 impl Postgres {
-    fn new(folder: &Path) -> Self {
+    fn new(folder: &Path, purpose: Use) -> Self {
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let root = rustix::process::geteuid().is_root();
         Self {
             folder: folder.join("postgres"),
             account: root.then(|| account(&passwd, "postgres")).flatten(),
+            purpose,
         }
     }
 
@@ -189,8 +203,8 @@ impl Server for Postgres {
     fn command(&self, port: u16) -> Result<Command, Failure> {
         let mut command = self.binary("postgres")?;
         command.arg("-D").arg(self.data()).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
-        // The data is thrown away at the end, so it need not survive a power cut.
-        for setting in ["unix_socket_directories=", "max_connections=400", "fsync=off"] {
+        let fsync = if self.purpose == Use::Test { "fsync=off" } else { "fsync=on" };
+        for setting in ["unix_socket_directories=", "max_connections=400", fsync] {
             command.args(["-c", setting]);
         }
         Ok(command)
@@ -274,7 +288,7 @@ fn given(variable: &str, default_port: u16) -> Result<Option<String>, Failure> {
     };
     match reach(host, port) {
         Ok(()) => {
-            println!("    {variable}: {host}:{port} answers and is used");
+            eprintln!("    {variable}: {host}:{port} answers and is used");
             Ok(Some(url))
         }
         Err(error) => Err(Failure::Failed(format!(

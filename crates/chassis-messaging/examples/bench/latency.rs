@@ -13,16 +13,21 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::Figure;
-use crate::world::{Outcome, Running, World, message, percentile};
+use crate::world::{LIMIT, Outcome, Running, World, message, percentile};
 
 const WRITERS: usize = 10;
 const EVERY: Duration = Duration::from_millis(10);
 const EVENTS_EACH: usize = 1000;
 /// Events at the beginning that do not count: connections and streams are made.
 const WARM_UP: usize = 100;
-/// An event that takes longer is lost.
-const LIMIT: Duration = Duration::from_secs(60);
 const RAW: usize = 2000;
+
+/// An event that was committed.
+pub(crate) struct Committed {
+    pub(crate) id: String,
+    pub(crate) number: usize,
+    at: Instant,
+}
 
 /// Notes when a message was acknowledged.
 #[derive(Clone)]
@@ -47,6 +52,22 @@ pub(crate) async fn run(world: &World) -> Outcome<Vec<Figure>> {
     let mut raw = raw(world).await?;
     let timed = Timed { broker: world.broker.clone(), acks: Arc::default() };
     let relay = Running::start(&world.outbox, &timed).await?;
+    let commits = write(world).await?;
+    let mut times = latencies(commits, |event| timed.acks.lock().get(&event.id).copied()).await?;
+    relay.stop().await?;
+    let mut figure = |bench, share| Figure {
+        bench,
+        value: percentile(&mut times, share),
+        unit: "ms",
+        anchor: "one raw JetStream publish and its acknowledgement",
+        anchor_value: percentile(&mut raw, share),
+    };
+    Ok(vec![figure("commit_to_ack_p50_ms", 0.5), figure("commit_to_ack_p99_ms", 0.99)])
+}
+
+/// Business transactions with an event each, at a thousand a second, without those of
+/// the warm-up.
+pub(crate) async fn write(world: &World) -> Outcome<Vec<Committed>> {
     let mut writers = Vec::new();
     for writer in 0..WRITERS {
         let (db, outbox) = (world.db.clone(), world.outbox.clone());
@@ -55,42 +76,44 @@ pub(crate) async fn run(world: &World) -> Outcome<Vec<Figure>> {
             tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
             let mut commits = Vec::with_capacity(EVENTS_EACH);
             for number in 0..EVENTS_EACH {
+                let number = writer * EVENTS_EACH + number;
                 tick.tick().await;
                 let mut tx = db.begin().await?;
                 tx.execute("insert into item (name) values ($1)", params!["name"]).await?;
-                let message = message(writer * EVENTS_EACH + number);
-                let id = outbox.append_message(&mut tx, message).await?;
+                let id = outbox.append_message(&mut tx, message(number)).await?;
                 tx.commit().await?;
-                commits.push((id, Instant::now()));
+                commits.push(Committed { id, number, at: Instant::now() });
             }
             Result::<Vec<_>>::Ok(commits)
         }));
     }
-    let mut latencies = Vec::new();
+    let mut commits = Vec::new();
     for writer in writers {
-        for (id, commit) in writer.await??.into_iter().skip(WARM_UP) {
-            let ack = loop {
-                if commit.elapsed() > LIMIT {
-                    return Err("an event was not published in time".into());
-                }
-                if let Some(ack) = timed.acks.lock().get(&id) {
-                    break *ack;
-                }
-                sleep(Duration::from_millis(1)).await;
-            };
-            // The relay may be faster than the answer to whoever committed.
-            latencies.push(ack.saturating_duration_since(commit).as_secs_f64() * 1000.0);
-        }
+        commits.extend(writer.await??.into_iter().skip(WARM_UP));
     }
-    relay.stop().await?;
-    let mut figure = |bench, share| Figure {
-        bench,
-        value: percentile(&mut latencies, share),
-        unit: "ms",
-        anchor: "one raw JetStream publish and its acknowledgement",
-        anchor_value: percentile(&mut raw, share),
-    };
-    Ok(vec![figure("commit_to_ack_p50_ms", 0.5), figure("commit_to_ack_p99_ms", 0.99)])
+    Ok(commits)
+}
+
+/// Milliseconds from each commit to what `seen` tells of it.
+pub(crate) async fn latencies(
+    commits: Vec<Committed>,
+    seen: impl Fn(&Committed) -> Option<Instant>,
+) -> Outcome<Vec<f64>> {
+    let mut times = Vec::with_capacity(commits.len());
+    for event in commits {
+        let end = loop {
+            if let Some(end) = seen(&event) {
+                break end;
+            }
+            if event.at.elapsed() > LIMIT {
+                return Err("an event got lost on its way".into());
+            }
+            sleep(Duration::from_millis(1)).await;
+        };
+        // The relay may be faster than the answer to whoever committed.
+        times.push(end.saturating_duration_since(event.at).as_secs_f64() * 1000.0);
+    }
+    Ok(times)
 }
 
 async fn raw(world: &World) -> Outcome<Vec<f64>> {

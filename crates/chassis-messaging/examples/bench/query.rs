@@ -1,28 +1,36 @@
-//! `relay_query_p99`: the statement that finds what is to be published, with a million
-//! published rows in the table and with none.
+//! `relay_query_p99` and `relay_query_p99_10m`: the statement that finds what is to be
+//! published, with a million and with ten million published rows in the table, and with
+//! none.
 
 use tokio::time::Instant;
 
 use crate::Figure;
 use crate::world::{KEYS, Outcome, World, percentile};
 
-const PUBLISHED: i64 = 1_000_000;
 const READS: usize = 1000;
+const SIZES: [(&str, i64); 2] =
+    [("relay_query_p99", 1_000_000), ("relay_query_p99_10m", 10_000_000)];
 
-pub(crate) async fn run(world: &World) -> Outcome<Figure> {
+pub(crate) async fn run(world: &World, wants: impl Fn(&str) -> bool) -> Outcome<Vec<Figure>> {
     world.empty().await?;
-    world.fill(KEYS as i64, 0).await?;
+    world.fill(KEYS as i64, false).await?;
     let none = p99(world).await?;
+    let mut figures = Vec::new();
     world.empty().await?;
-    world.fill(PUBLISHED, 1).await?;
-    let many = p99(world).await?;
-    Ok(Figure {
-        bench: "relay_query_p99",
-        value: many,
-        unit: "ms",
-        anchor: "the same without published rows",
-        anchor_value: none,
-    })
+    let mut there = 0;
+    for (bench, rows) in SIZES.into_iter().filter(|(bench, _)| wants(bench)) {
+        world.fill(rows - there, true).await?;
+        there = rows;
+        figures.push(Figure {
+            bench,
+            value: p99(world).await?,
+            unit: "ms",
+            anchor: "the same without published rows",
+            anchor_value: none,
+        });
+    }
+    world.empty().await?;
+    Ok(figures)
 }
 
 /// Milliseconds. A thousand rows wait, of which each read brings a hundred.

@@ -1,5 +1,5 @@
 //! `relay_throughput`: from the table to the broker, beside the same number of raw
-//! pipelined publishes with message ids.
+//! pipelined publishes with message ids. `relay_cpu`: the same in CPU time of all processes.
 
 use std::time::Duration;
 
@@ -7,32 +7,65 @@ use async_nats::jetstream::{context::ContextBuilder, message::PublishMessage, st
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep};
 
-use crate::Figure;
-use crate::world::{Outcome, PAYLOAD, RAW_STREAM, Running, World, median};
+use crate::world::{LIMIT, Outcome, PAYLOAD, RAW_STREAM, Running, World, median};
+use crate::{Figure, cpu};
 
 const MESSAGES: usize = 100_000;
 const ROUNDS: usize = 3;
-/// A round that takes longer has failed.
-const LIMIT: Duration = Duration::from_secs(30);
 /// Raw publishes under way at the same time.
 const PIPELINE: usize = 4096;
 
-pub(crate) async fn run(world: &World) -> Outcome<Figure> {
-    let (mut raw_rates, mut relay_rates) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        raw_rates.push(raw(world, round).await?);
-        relay_rates.push(relay(world).await?);
-    }
-    Ok(Figure {
-        bench: "relay_throughput",
-        value: median(relay_rates),
-        unit: "messages/s",
-        anchor: "raw pipelined JetStream publishes with message ids",
-        anchor_value: median(raw_rates),
-    })
+/// What one round took.
+struct Took {
+    rate: f64,
+    /// Microseconds a message.
+    cpu: Option<f64>,
 }
 
-async fn raw(world: &World, round: usize) -> Outcome<f64> {
+/// From the beginning of a round.
+struct Clock(Instant, Option<f64>);
+
+impl Clock {
+    fn start() -> Clock {
+        Clock(Instant::now(), cpu::total())
+    }
+
+    fn stop(self) -> Took {
+        let rate = MESSAGES as f64 / self.0.elapsed().as_secs_f64();
+        let cpu = self.1.zip(cpu::total()).map(|(from, to)| (to - from) / MESSAGES as f64);
+        Took { rate, cpu }
+    }
+}
+
+pub(crate) async fn run(world: &World) -> Outcome<Vec<Figure>> {
+    let (mut raws, mut relays) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        raws.push(raw(world, round).await?);
+        relays.push(relay(world).await?);
+    }
+    let rates = |all: &[Took]| median(all.iter().map(|took| took.rate).collect());
+    let cpus = |all: &[Took]| median(all.iter().filter_map(|took| took.cpu).collect());
+    let anchor = "raw pipelined JetStream publishes with message ids";
+    let mut figures = vec![Figure {
+        bench: "relay_throughput",
+        value: rates(&relays),
+        unit: "messages/s",
+        anchor,
+        anchor_value: rates(&raws),
+    }];
+    if cpu::total().is_some() {
+        figures.push(Figure {
+            bench: "relay_cpu",
+            value: cpus(&relays),
+            unit: "us of CPU/message",
+            anchor,
+            anchor_value: cpus(&raws),
+        });
+    }
+    Ok(figures)
+}
+
+async fn raw(world: &World, round: usize) -> Outcome<Took> {
     let context = ContextBuilder::new()
         .max_ack_inflight(PIPELINE)
         .backpressure_on_inflight(true)
@@ -46,7 +79,7 @@ async fn raw(world: &World, round: usize) -> Outcome<f64> {
     context.get_or_create_stream(config).await?;
     let payload = bytes::Bytes::from(vec![b'x'; PAYLOAD]);
     let mut acks = FuturesUnordered::new();
-    let start = Instant::now();
+    let clock = Clock::start();
     for number in 0..MESSAGES {
         let id = format!("{round}-{number:032}");
         let publish = PublishMessage::build().payload(payload.clone()).message_id(id);
@@ -58,22 +91,22 @@ async fn raw(world: &World, round: usize) -> Outcome<f64> {
     while let Some(ack) = acks.next().await {
         ack?;
     }
-    Ok(MESSAGES as f64 / start.elapsed().as_secs_f64())
+    Ok(clock.stop())
 }
 
-async fn relay(world: &World) -> Outcome<f64> {
+async fn relay(world: &World) -> Outcome<Took> {
     world.empty().await?;
-    world.fill(MESSAGES as i64, 0).await?;
-    let start = Instant::now();
+    world.fill(MESSAGES as i64, false).await?;
+    let clock = Clock::start();
     let relay = Running::start(&world.outbox, &world.broker).await?;
     let published = relay.env.metrics().counter("outbox_published", "", &[]);
     while published.get() < MESSAGES as u64 {
-        if start.elapsed() > LIMIT {
+        if clock.0.elapsed() > LIMIT {
             return Err("the relay did not publish everything in time".into());
         }
         sleep(Duration::from_millis(1)).await;
     }
-    let rate = MESSAGES as f64 / start.elapsed().as_secs_f64();
+    // The last marks belong to it.
     relay.stop().await?;
-    Ok(rate)
+    Ok(clock.stop())
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use chassis_core::{Component, Env, Ready, Shutdown, ShutdownTrigger};
 use chassis_data::{DatabaseConfig, Db};
 use chassis_messaging::outbox::OutboxConfig;
-use chassis_messaging::{Broker, BrokerConfig, Message, Outbox, Publisher};
+use chassis_messaging::{Broker, BrokerConfig, Event, Inbox, Message, Outbox, Publisher};
+use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio::task::JoinHandle;
@@ -22,6 +23,26 @@ pub(crate) const KEYS: usize = 1000;
 pub(crate) const STREAM: &str = "chassis-bench";
 pub(crate) const TOPIC: &str = "chassis-bench.items";
 pub(crate) const RAW_STREAM: &str = "chassis-bench-raw";
+/// What takes longer has failed.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// Rows that one statement makes.
+const STEP: i64 = 500_000;
+
+/// What is sent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Item {
+    pub(crate) number: usize,
+    pub(crate) pad: String,
+}
+
+impl Event for Item {
+    const TOPIC: &'static str = TOPIC;
+    const TYPE: &'static str = "item-added.v1";
+
+    fn key(&self) -> Option<String> {
+        Some(format!("key-{}", self.number % KEYS))
+    }
+}
 
 pub(crate) struct World {
     admin: PgConnectOptions,
@@ -50,6 +71,7 @@ impl World {
         let db = Db::connect(&config).await?;
         let outbox = Outbox::new(&db, "bench").with_config(OutboxConfig::default());
         db.migrate(&outbox.migrations()).await?;
+        db.migrate(&Inbox::new(&db).migrations()).await?;
         db.execute("create table item (id bigserial primary key, name text not null)", Vec::new())
             .await?;
         let nats_url = std::env::var("NATS_URL")?;
@@ -72,16 +94,19 @@ impl World {
         Ok(connection.close().await?)
     }
 
-    /// Empties the outbox.
+    /// Empties the tables.
     pub(crate) async fn empty(&self) -> Outcome<()> {
         self.db.execute("truncate chassis_outbox restart identity", Vec::new()).await?;
-        self.db.execute("truncate item restart identity", Vec::new()).await?;
+        self.db.execute("truncate item, chassis_inbox restart identity", Vec::new()).await?;
         Ok(())
     }
 
-    /// Puts `rows` of `state` into the outbox, as appends would, over all keys.
-    pub(crate) async fn fill(&self, rows: i64, state: i64) -> Outcome<()> {
+    /// Puts `rows` into the outbox, as appends would, over all keys.
+    pub(crate) async fn fill(&self, rows: i64, published: bool) -> Outcome<()> {
         // One row of each key by the proper way shows what the others look like.
+        let last = "select coalesce(max(seq), 0) from chassis_outbox";
+        let last = self.db.fetch_optional(last, Vec::new()).await?;
+        let last = last.ok_or("no answer")?.int(0)?;
         let mut tx = self.db.begin().await?;
         for key in 0..KEYS {
             self.outbox.append_message(&mut tx, message(key)).await?;
@@ -91,20 +116,27 @@ impl World {
                 topic, msg_key, content_type, headers, payload)
             select part, $2, case when $2 = 1 then time end, time, gen_random_uuid()::text, source,
                 kind, topic, msg_key, content_type, headers, payload
-            from (select *, row_number() over (order by seq) - 1 as number from chassis_outbox) o
+            from (select *, row_number() over (order by seq) - 1 as number from chassis_outbox
+                where seq > $4) o
             join generate_series(0::bigint, $1 - 1) n on n % $3 = o.number
             order by n";
-        let keys = i64::try_from(KEYS)?;
-        self.db.execute(sql, chassis_data::params![rows - keys, state, keys]).await?;
+        let (keys, state) = (i64::try_from(KEYS)?, i64::from(published));
+        let mut left = rows - keys;
+        while left > 0 {
+            let step = left.min(STEP);
+            self.db.execute(sql, chassis_data::params![step, state, keys, last]).await?;
+            left -= step;
+        }
         Ok(())
     }
 }
 
-/// A message of the usual size under a key.
-pub(crate) fn message(key: usize) -> Message {
-    let mut message = Message::new(TOPIC, "item-added.v1", vec![b'x'; PAYLOAD]);
-    message.source = "bench".into();
-    message.with_key(format!("key-{}", key % KEYS))
+/// A message of the usual size.
+pub(crate) fn message(number: usize) -> Message {
+    let empty = r#"{"number":,"pad":""}"#.len() + number.checked_ilog10().unwrap_or(0) as usize + 1;
+    let item = Item { number, pad: "x".repeat(PAYLOAD - empty) };
+    // It holds nothing that would not serialise.
+    Message::event("bench", &item).unwrap_or_else(|_| Message::new(TOPIC, Item::TYPE, "{}"))
 }
 
 /// A relay that runs beside.
