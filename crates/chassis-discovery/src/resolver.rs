@@ -2,20 +2,29 @@
 //!
 //! Level-triggered: each answer is the whole set, never a difference, so a
 //! reader that misses ten answers and sees the eleventh knows all there is to
-//! know. A source that fails says nothing, and so the last good set stays.
+//! know. A source that fails says nothing about the endpoints, and so the last
+//! good set stays; that it fails is known too, and for how long.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::{Endpoint, Target};
+use crate::{Endpoint, Selector, Target};
+
+/// How many endpoints a set holds at most. More are cut off, from the greatest
+/// address down: a registry gone wild must not fill memory.
+pub const MAX_ENDPOINTS: usize = 10_000;
 
 type Set = Option<Arc<[Endpoint]>>;
 
 /// A source of endpoints.
 pub trait Resolver: Send + Sync + 'static {
     /// Begins to watch a target. Called inside a tokio runtime. The same target
-    /// may be watched many times; an implementation shares the work.
+    /// may be watched many times; an implementation shares the work. It need not
+    /// look at the target's selector: [`Discovery`](crate::Discovery) does.
     fn watch(&self, target: &Target) -> Updates;
 }
 
@@ -23,6 +32,9 @@ pub trait Resolver: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Updates {
     receiver: watch::Receiver<Set>,
+    /// Since when the source fails, while it does.
+    failing: Arc<Mutex<Option<Instant>>>,
+    selector: Selector,
 }
 
 impl Updates {
@@ -30,8 +42,9 @@ impl Updates {
     /// [`publish`](Feed::publish) the set is unknown, which is not the same as
     /// empty: a client may wait for it.
     pub fn channel() -> (Feed, Updates) {
-        let (sender, receiver) = watch::channel(None);
-        (Feed { sender }, Updates { receiver })
+        let feed = Feed { sender: watch::Sender::new(None), failing: Arc::default() };
+        let updates = feed.subscribe();
+        (feed, updates)
     }
 
     /// A set that never changes.
@@ -41,14 +54,27 @@ impl Updates {
         updates
     }
 
+    /// The same updates, but only the endpoints that are selected.
+    pub fn select(mut self, selector: &Selector) -> Updates {
+        self.selector = self.selector.and(selector);
+        self
+    }
+
     /// The last good set; empty if none is known yet.
     pub fn current(&self) -> Arc<[Endpoint]> {
-        self.receiver.borrow().clone().unwrap_or_default()
+        let newest = self.receiver.borrow().clone();
+        self.selected(newest.unwrap_or_default())
     }
 
     /// Whether the source has answered at least once.
     pub fn is_known(&self) -> bool {
         self.receiver.borrow().is_some()
+    }
+
+    /// For how long the source has failed, so that the set may be out of date;
+    /// none while it answers.
+    pub fn stale_for(&self, now: Instant) -> Option<Duration> {
+        self.failing.lock().map(|since| now.saturating_duration_since(since))
     }
 
     /// Waits for a set that this handle has not seen, and returns it. Pends for
@@ -59,7 +85,8 @@ impl Updates {
         if self.receiver.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        self.receiver.borrow_and_update().clone().unwrap_or_default()
+        let newest = self.receiver.borrow_and_update().clone();
+        self.selected(newest.unwrap_or_default())
     }
 
     /// Waits until the source has answered once; returns at once if it has, or
@@ -73,13 +100,23 @@ impl Updates {
 
     /// The newest set if this handle has not seen it yet.
     pub(crate) fn take_change(&mut self) -> Set {
-        let newest = self.receiver.borrow_and_update();
-        newest.has_changed().then(|| newest.clone()).flatten()
+        let newest = {
+            let newest = self.receiver.borrow_and_update();
+            newest.has_changed().then(|| newest.clone()).flatten()
+        };
+        newest.map(|set| self.selected(set))
     }
 
     /// Makes the present set count as not yet seen.
     pub(crate) fn mark_unseen(&mut self) {
         self.receiver.mark_changed();
+    }
+
+    fn selected(&self, set: Arc<[Endpoint]>) -> Arc<[Endpoint]> {
+        if self.selector.is_empty() {
+            return set;
+        }
+        set.iter().filter(|endpoint| self.selector.matches(endpoint)).cloned().collect()
     }
 }
 
@@ -87,16 +124,22 @@ impl Updates {
 #[derive(Debug)]
 pub struct Feed {
     sender: watch::Sender<Set>,
+    failing: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Feed {
-    /// Replaces the set. Sequence and repetitions do not matter; a set equal to
-    /// the present one wakes nobody. Where an address is given twice, the
-    /// greatest weight stands.
+    /// Replaces the set, and ends a failure. Sequence and repetitions do not
+    /// matter; a set equal to the present one wakes nobody. Where an address is
+    /// given twice, the greatest weight stands.
     pub fn publish(&self, endpoints: impl IntoIterator<Item = Endpoint>) {
         let mut set: Vec<Endpoint> = endpoints.into_iter().collect();
-        set.sort_by_key(|endpoint| (endpoint.address, std::cmp::Reverse(endpoint.weight)));
+        set.sort_by(|a, b| (a.address, b.weight, b).cmp(&(b.address, a.weight, a)));
         set.dedup_by_key(|endpoint| endpoint.address);
+        if set.len() > MAX_ENDPOINTS {
+            tracing::warn!(endpoints = set.len(), kept = MAX_ENDPOINTS, "too many endpoints");
+            set.truncate(MAX_ENDPOINTS);
+        }
+        self.succeeded();
         self.sender.send_if_modified(|present| {
             let changed = present.as_deref() != Some(&set[..]);
             if changed {
@@ -106,9 +149,24 @@ impl Feed {
         });
     }
 
+    /// Says that the source fails. The set stays, and its age grows from `now`
+    /// unless it grows already.
+    pub fn failed(&self, now: Instant) {
+        self.failing.lock().get_or_insert(now);
+    }
+
+    /// Says that the source answers and the set is as it was.
+    pub fn succeeded(&self) {
+        *self.failing.lock() = None;
+    }
+
     /// Another reading end of the same set.
     pub fn subscribe(&self) -> Updates {
-        Updates { receiver: self.sender.subscribe() }
+        Updates {
+            receiver: self.sender.subscribe(),
+            failing: Arc::clone(&self.failing),
+            selector: Selector::default(),
+        }
     }
 
     /// Waits until nobody reads any more: time for a background task to end.
@@ -157,5 +215,40 @@ mod tests {
         let waited =
             tokio::time::timeout(std::time::Duration::from_secs(60), updates.changed()).await;
         assert!(waited.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_source_ages_its_set_from_the_first_failure() {
+        let (feed, updates) = Updates::channel();
+        feed.publish([endpoint(1)]);
+        let start = Instant::now();
+        assert_eq!(updates.stale_for(start), None);
+        feed.failed(start);
+        feed.failed(start + Duration::from_secs(5));
+        assert_eq!(updates.stale_for(start + Duration::from_secs(9)), Some(Duration::from_secs(9)));
+        assert_eq!(&updates.current()[..], &[endpoint(1)]);
+        feed.publish([endpoint(1)]);
+        assert_eq!(updates.stale_for(start), None);
+    }
+
+    #[tokio::test]
+    async fn a_selection_is_made_of_each_set() {
+        let (feed, updates) = Updates::channel();
+        let two = || endpoint(2).with_version("2");
+        let mut updates = updates.select(&Selector::default().with("version", "2"));
+        feed.publish([endpoint(1).with_version("1"), two()]);
+        assert_eq!(&updates.changed().await[..], &[two()]);
+        assert_eq!(&updates.current()[..], &[two()]);
+        feed.publish([endpoint(1)]);
+        assert_eq!(updates.take_change().as_deref(), Some(&[][..]));
+    }
+
+    #[test]
+    fn a_set_is_cut_off_before_it_fills_memory() {
+        let (feed, updates) = Updates::channel();
+        let many = (0..MAX_ENDPOINTS as u32 + 5)
+            .map(|n| Endpoint::new((std::net::Ipv4Addr::from(n), 80).into()));
+        feed.publish(many);
+        assert_eq!(updates.current().len(), MAX_ENDPOINTS);
     }
 }
