@@ -108,6 +108,8 @@ pub mod timeout;
 
 pub mod retry;
 
+pub mod hedge;
+
 pub mod breaker;
 
 pub mod bulkhead;
@@ -115,8 +117,10 @@ pub mod bulkhead;
 pub mod rate_limit;
 
 mod classify;
+mod histogram;
 mod profile;
 mod ring;
+mod sync;
 
 pub use breaker::{
     BreakerSettings, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, InvalidSettings, Permit,
@@ -124,6 +128,7 @@ pub use breaker::{
 };
 pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadLayer, BulkheadSettings};
 pub use classify::{Class, Classified, Classify};
+pub use hedge::{Hedge, HedgeLayer, HedgePolicy, HedgeSettings, HedgeStats};
 pub use profile::{Profile, ProfileSettings};
 pub use rate_limit::{
     Gcra, KeyedRateLimit, KeyedRateLimitLayer, RateLimit, RateLimitLayer, RateLimited, RateLimiter,

@@ -8,6 +8,7 @@
 
 mod breaker;
 mod bulkhead;
+mod hedge;
 mod rate_limit;
 mod retry;
 mod stack;

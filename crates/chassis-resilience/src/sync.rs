@@ -1,0 +1,7 @@
+//! The locks of this crate, in one place.
+//!
+//! `tests/shuttle` builds the modules that threads share once more, with a module of this name
+//! that hands the schedule to shuttle. That is why nothing here names a lock by its own crate.
+
+pub(crate) use parking_lot::Mutex;
+pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
