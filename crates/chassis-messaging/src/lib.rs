@@ -45,6 +45,12 @@ pub mod inbox;
 
 pub mod saga;
 
+#[cfg(feature = "fail-points")]
+pub mod failpoint;
+#[cfg(not(feature = "fail-points"))]
+#[path = "failpoint_off.rs"]
+pub(crate) mod failpoint;
+
 pub use broker::{Broker, BrokerConfig, Deliveries, Delivery, Publisher, Subscriber, Subscription};
 pub use consumer::{Consumer, ConsumerConfig};
 pub use dead_letters::DeadLetters;

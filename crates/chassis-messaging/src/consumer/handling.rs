@@ -17,6 +17,7 @@ use super::routes::Routes;
 use super::verdict::{self, Verdict};
 use crate::broker::{Broker, Delivery};
 use crate::dead_letters::is_for_another_group;
+use crate::failpoint;
 use crate::inbox::Inbox;
 use crate::message::Message;
 
@@ -161,6 +162,7 @@ where
                 return Ok(false);
             }
             handler.handle(self.state.clone(), &mut tx, message).await?;
+            failpoint::reach("handler.before_commit").await?;
             tx.commit().await?;
             Ok(true)
         };
@@ -174,6 +176,9 @@ where
 
     async fn answer(&self, delivery: Delivery, outcome: Outcome) {
         let attempt = delivery.attempt;
+        if failpoint::reach("handler.before_ack").await.is_err() {
+            return;
+        }
         let answered = match outcome {
             Outcome::Handled => {
                 self.meters.handled.inc();

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::lanes::{Cause, Entry};
 use crate::broker::Publisher;
+use crate::failpoint;
 use crate::message::Message;
 
 /// What became of a publish.
@@ -43,7 +44,12 @@ pub(crate) async fn publish(
         span.set("messaging.message.id", message.id.clone());
     }
     let time = message.time;
-    let result = match timeout(limit, context.scope(publisher.publish(message))).await {
+    let send = async {
+        failpoint::reach("relay.before_publish").await?;
+        publisher.publish(message).await?;
+        failpoint::reach("relay.after_publish").await
+    };
+    let result = match timeout(limit, context.scope(send)).await {
         Ok(result) => result,
         Err(_) => {
             let text = format!("the broker did not answer within {limit:?}");

@@ -18,6 +18,7 @@ use super::table::{Table, Want};
 use super::wake::Wake;
 use crate::broker::Publisher;
 use crate::event::Event;
+use crate::failpoint;
 use crate::message::Message;
 
 /// Rows that one statement of a replay looks at.
@@ -160,6 +161,7 @@ impl<B: Backend> Outbox<B> {
         tx.execute(SQL, values).await?;
         let wake = self.wake.clone();
         tx.on_commit(move || wake.wake(Parts::from_iter([part])));
+        failpoint::reach("outbox.before_commit").await?;
         Ok(id)
     }
 

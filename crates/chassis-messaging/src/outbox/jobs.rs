@@ -18,6 +18,7 @@ use super::parts::Parts;
 use super::ping;
 use super::table::{Backlog, Cleaned, Found, Tokens, Want};
 use super::worker::Worker;
+use crate::failpoint;
 
 /// Rows marked by one statement, where the stream does not pause before.
 const MARK_BATCH: usize = 1000;
@@ -176,7 +177,11 @@ impl<B: Backend> Worker<B> {
         let flush = self.lanes.flush();
         let (table, tokens, now) = (self.table.clone(), self.tokens, self.time.estimate());
         self.mark_at = None;
-        self.job(async move { table.write(&flush, &tokens, now).await }, Done::Marked);
+        let write = async move {
+            failpoint::reach("relay.before_mark").await?;
+            table.write(&flush, &tokens, now).await
+        };
+        self.job(write, Done::Marked);
     }
 
     fn marked(&mut self, marked: Result<bool>) -> Result<()> {

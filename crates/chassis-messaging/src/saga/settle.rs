@@ -15,6 +15,7 @@ use super::handle::arm;
 use super::instance::{Instance, SagaLogLine};
 use super::progress::{self, Happening, Next, Outcome, Position, SagaState};
 use super::turn::Turn;
+use crate::failpoint;
 use crate::outbox::millis;
 
 /// Tries of writing a transition that collided with another transaction.
@@ -133,7 +134,9 @@ where
             Some(event) => store.wake_if_signalled(&mut tx, &to, event).await?,
             None => false,
         };
+        failpoint::reach("saga.before_commit").await?;
         tx.commit().await?;
+        failpoint::reach("saga.after_commit").await?;
         self.error = described;
         self.tell(&next, ended.error.as_ref());
         to.rev += 1;

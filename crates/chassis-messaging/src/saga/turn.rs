@@ -26,6 +26,7 @@ use super::metrics::TurnMetrics;
 use super::progress::{self, Outcome, SagaState, Task};
 use super::settle::{Advance, Ended, done, failed, name_at, rolled_back};
 use super::store::Hold;
+use crate::failpoint;
 use crate::outbox::millis;
 
 /// A failure that is not worth a retry and has taken effect.
@@ -122,6 +123,7 @@ where
                 let Some(result) = self.hold_while(call).await else {
                     return Ok(Advance::Over);
                 };
+                failpoint::reach("saga.after_step").await?;
                 let ended = match result.map(|data| to_json(&data)) {
                     Ok(Ok(data)) => done(Some(data)),
                     // The step is done, and what it gave cannot be kept.
