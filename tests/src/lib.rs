@@ -1,4 +1,7 @@
 //! What crosses crates, and the whole shop.
 //!
-//! The tests stand in `tests/it/`, one file per behaviour. This library is empty:
-//! cargo wants one, and nothing depends on it.
+//! The tests stand in `tests/it/`, one file per behaviour. This library holds what they
+//! share with the programs of `cargo xtask torture`.
+
+#[cfg(feature = "torture")]
+pub mod torture;

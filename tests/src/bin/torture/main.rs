@@ -1,0 +1,97 @@
+//! `cargo xtask torture`: copies of a service, faults at random, and the auditor's verdict.
+//!
+//! It starts PostgreSQL and NATS of its own, since it kills them, and says what it does as
+//! it goes. The same seed gives the same faults at the same times; what they hit depends on
+//! the machine.
+#![allow(clippy::print_stdout, reason = "a command talks to the person who typed it")]
+
+mod copy;
+mod options;
+mod plan;
+mod system;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chassis_tests::torture::Report;
+use tokio::time::Instant;
+
+use options::{HELP, Options};
+use plan::Plan;
+use system::System;
+
+/// How long after the last fault all work must be done.
+const SETTLED: Duration = Duration::from_secs(30);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    let options = match Options::parse(&args) {
+        Ok(options) => options,
+        Err(problem) => {
+            println!("torture: {problem}\n\n{HELP}");
+            return ExitCode::from(64);
+        }
+    };
+    let report = match torture(&options).await {
+        Ok(report) => report,
+        Err(failure) => {
+            println!("torture: {failure}");
+            return ExitCode::FAILURE;
+        }
+    };
+    print!("{report}");
+    if report.violations.is_empty() {
+        println!("verdict: clean (seed {})", options.seed);
+        return ExitCode::SUCCESS;
+    }
+    println!("verdict: {} violations; again: {options}", report.violations.len());
+    ExitCode::FAILURE
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn torture(options: &Options) -> Result<Report, Failure> {
+    println!("seed {}: {options}", options.seed);
+    let mut system = System::start(options).await?;
+    let mut plan = Plan::new(options);
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs_f64(options.minutes * 60.0);
+    let mut at = begin;
+    loop {
+        let (pause, fault) = plan.next();
+        at += pause;
+        if at >= end {
+            break;
+        }
+        system.run_until(at).await?;
+        system.inflict(fault).await?;
+    }
+    system.run_until(end).await?;
+    system.heal().await?;
+    let healed = Instant::now();
+    let auditor = system.auditor();
+    let report = tokio::select! {
+        report = auditor.settled(SETTLED) => report?,
+        // Who ends by itself is started again, now too.
+        failure = system.run_until(healed + 2 * SETTLED) => {
+            failure?;
+            auditor.audit().await?
+        }
+    };
+    println!(
+        "all work {} {:.1} s after the last fault",
+        if report.backlog() == 0 { "was done" } else { "was NOT done" },
+        healed.elapsed().as_secs_f64()
+    );
+    // A moment more: what should not come again has time to.
+    system.run_until(Instant::now() + Duration::from_secs(2)).await?;
+    let report = auditor.audit().await?;
+    println!("{}", system.tally());
+    system.end(report.violations.is_empty()).await;
+    Ok(report)
+}

@@ -1,0 +1,69 @@
+//! What the command line asks for.
+
+use std::fmt;
+
+/// The text for `--help`.
+pub(crate) const HELP: &str = "\
+Runs a service under faults and lets an auditor look for what was lost.
+
+Usage: cargo xtask torture [--minutes <n>] [--seed <n>] [--copies <n>] [--rate <n>] [--sqlite]
+
+  --minutes <n>  how long faults are inflicted (2)
+  --seed <n>     where load and faults come from (1)
+  --copies <n>   copies of the service on one PostgreSQL and one JetStream (3)
+  --rate <n>     transactions a second, of each copy (20)
+  --sqlite       one copy on SQLite and the embedded broker
+
+Exit code: 0 clean, 1 a violation, 64 a wrong command line.";
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Options {
+    pub(crate) minutes: f64,
+    pub(crate) seed: u64,
+    pub(crate) copies: usize,
+    pub(crate) rate: u32,
+    pub(crate) sqlite: bool,
+}
+
+impl Options {
+    pub(crate) fn parse(args: &[String]) -> Result<Options, String> {
+        let mut options = Options { minutes: 2.0, seed: 1, copies: 3, rate: 20, sqlite: false };
+        let mut args = args.iter();
+        while let Some(name) = args.next() {
+            if name == "--sqlite" {
+                options.sqlite = true;
+                continue;
+            }
+            let value = args.next().map_or("", String::as_str);
+            let wrong = |_| format!("`{name}` needs a number, not `{value}`");
+            match name.as_str() {
+                "--minutes" => {
+                    options.minutes = value.parse().map_err(|_| wrong(()))?;
+                    if !(0.0..=100_000.0).contains(&options.minutes) {
+                        return Err(wrong(()));
+                    }
+                }
+                "--seed" => options.seed = value.parse().map_err(|_| wrong(()))?,
+                "--copies" => options.copies = value.parse().map_err(|_| wrong(()))?,
+                "--rate" => options.rate = value.parse().map_err(|_| wrong(()))?,
+                _ => return Err(format!("unknown option `{name}`")),
+            }
+        }
+        if options.sqlite {
+            // The embedded broker serves one process.
+            options.copies = 1;
+        }
+        if !(1..=20).contains(&options.copies) {
+            return Err("between 1 and 20 copies can run".to_owned());
+        }
+        Ok(options)
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Options { minutes, seed, copies, rate, sqlite } = self;
+        write!(f, "cargo xtask torture --minutes {minutes} --seed {seed} --rate {rate}")?;
+        if *sqlite { f.write_str(" --sqlite") } else { write!(f, " --copies {copies}") }
+    }
+}

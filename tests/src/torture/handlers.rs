@@ -1,0 +1,104 @@
+//! What takes effect, written down in the handler's own transaction.
+//!
+//! Nothing here guards against a second delivery: that is the inbox's task, and the
+//! auditor wants to see where it fails.
+
+use chassis::data::{Tx, params};
+use chassis::messaging::saga::Sagas;
+use chassis::{Error, Result};
+
+use super::events::{Answered, Asked, Changed, Poison};
+use super::purchase::{self, Purchase};
+use super::work::{Work, new_id};
+
+/// Who hears of changes: two groups, each of which must get all of them.
+pub const MIRROR: &str = "mirror";
+/// The second group that hears of changes.
+pub const LEDGER: &str = "ledger";
+/// The group that keeps the books.
+pub const DESK: &str = "desk";
+/// The group that takes the replies.
+pub const BUYER: &str = "buyer";
+
+/// The state of the handlers of one group.
+#[derive(Clone)]
+pub struct Group {
+    /// The name of the group.
+    pub name: &'static str,
+    /// What the business code needs.
+    pub work: Work,
+}
+
+/// Writes an effect down.
+///
+/// Dropping the future leaves the transaction as a failed statement does: roll it back.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn note(
+    tx: &mut Tx,
+    handler: &str,
+    message_id: &str,
+    item: &str,
+    version: Option<i64>,
+) -> Result<()> {
+    const NTH: &str = "INSERT INTO torture_seen (handler, item, effects) VALUES ($1, $2, 1)
+        ON CONFLICT (handler, item) DO UPDATE SET effects = torture_seen.effects + 1
+        RETURNING effects";
+    const EFFECT: &str = "INSERT INTO torture_effect (handler, message_id, item, version, nth)
+        VALUES ($1, $2, $3, $4, $5)";
+    let row = tx.fetch_optional(NTH, params![handler, item]).await?;
+    let row = row.ok_or_else(|| Error::internal("the count was not returned"))?;
+    tx.execute(EFFECT, params![handler, message_id, item, version, row.int(0)?]).await.map(drop)
+}
+
+/// Notes a change.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn changed(group: Group, tx: &mut Tx, event: Changed) -> Result<()> {
+    note(tx, group.name, &event.id, &event.item, Some(event.version)).await
+}
+
+/// Fails, in one way or another, after it has written.
+///
+/// # Errors
+///
+/// Always.
+#[expect(clippy::panic, reason = "a handler that panics is what is tried out")]
+pub async fn poison(group: Group, tx: &mut Tx, event: Poison) -> Result<()> {
+    note(tx, group.name, &event.id, "poison", None).await?;
+    if event.panics {
+        panic!("a poison message");
+    }
+    Err(Error::invalid_argument("POISON", "nobody can handle this"))
+}
+
+/// Keeps the books, and answers.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn asked(group: Group, tx: &mut Tx, event: Asked) -> Result<()> {
+    note(tx, group.name, &event.id, &event.purchase, None).await?;
+    let refused = purchase::book(tx, &event).await?;
+    if event.undo {
+        return Ok(());
+    }
+    let Asked { purchase, book, .. } = event;
+    let answer = Answered { id: new_id(), purchase: purchase.clone(), book, refused };
+    group.work.say(tx, &answer.id, &answer, &purchase, None).await
+}
+
+/// Tells the saga.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn answered(sagas: Sagas<Purchase, Work>, tx: &mut Tx, event: Answered) -> Result<()> {
+    note(tx, BUYER, &event.id, &event.purchase, None).await?;
+    let refused = serde_json::json!({ "refused": event.refused });
+    sagas.signal(tx, &event.purchase, event.book.name(), refused).await
+}
