@@ -133,6 +133,10 @@ pub struct Subscription {
     pub topic: String,
     /// How many deliveries may be unanswered at a time.
     pub max_in_flight: usize,
+    /// How many deliveries of one key may be unanswered at a time. With more than one
+    /// they come in their order, each before the one ahead of it is answered: for a
+    /// subscriber that handles several together and keeps the order itself.
+    pub per_key: usize,
     /// How long the broker waits for an answer before it delivers again.
     pub ack_wait: Duration,
     /// How often a message is delivered at most; `None` means until it is answered
@@ -141,14 +145,15 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// A subscription with 8 in flight, 30 s of ack wait and no limit on
-    /// deliveries.
+    /// A subscription with 8 in flight, one of each key, 30 s of ack wait and no limit
+    /// on deliveries.
     #[must_use]
     pub fn new(group: impl Into<String>, topic: impl Into<String>) -> Subscription {
         Subscription {
             group: group.into(),
             topic: topic.into(),
             max_in_flight: 8,
+            per_key: 1,
             ack_wait: Duration::from_secs(30),
             max_deliver: None,
         }
@@ -166,6 +171,9 @@ impl Subscription {
         let refuse = |problem| Err(Error::invalid_argument("INVALID_SUBSCRIPTION", problem));
         if !(1..=1000).contains(&self.max_in_flight) {
             return refuse("max_in_flight must be between 1 and 1000");
+        }
+        if self.per_key == 0 {
+            return refuse("per_key must be at least 1");
         }
         if self.ack_wait < Duration::from_millis(50) {
             return refuse("ack_wait must be at least 50 ms");

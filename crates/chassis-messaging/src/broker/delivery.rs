@@ -1,4 +1,4 @@
-//! A message in hand, and the three answers to it.
+//! A message in hand, and the four answers to it.
 //!
 //! The answer consumes the delivery, so that a second answer does not compile. A
 //! delivery that is dropped counts as given back without delay: a handler that
@@ -19,6 +19,8 @@ pub enum Answer {
     Nak(Duration),
     /// Given up: do not deliver it again, though it is not done.
     Term,
+    /// Not begun: deliver it again, and do not count this delivery.
+    Release,
 }
 
 /// How a broker takes the answer to one delivery. Dropped without an answer, it
@@ -44,7 +46,10 @@ pub trait Acknowledge: Send + Sync {
 pub struct Delivery {
     /// The message.
     pub message: Message,
-    /// Which delivery to this group this is: 1 for the first.
+    /// Which delivery to this group this is: 1 for the first. Those that were
+    /// [released](Delivery::release) do not count, as far as the broker remembers them:
+    /// JetStream counts by itself, so there the connection remembers which to leave out,
+    /// and after a restart, or in another process, they count after all.
     pub attempt: u32,
     acknowledge: Box<dyn Acknowledge>,
 }
@@ -87,6 +92,18 @@ impl Delivery {
     /// `UNAVAILABLE`: the message comes again after its `ack_wait`.
     pub async fn term(self) -> Result<()> {
         self.acknowledge.answer(Answer::Term).await
+    }
+
+    /// Not begun: deliver it again soon, and do not count this delivery.
+    ///
+    /// For what was taken and then cannot be tried: nobody should run out of attempts
+    /// without one. Dropping the future may lose the answer: the message comes again.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE`: the message comes again after its `ack_wait`, and counts.
+    pub async fn release(self) -> Result<()> {
+        self.acknowledge.answer(Answer::Release).await
     }
 
     /// Still at it: the broker waits another `ack_wait` from now.

@@ -8,7 +8,7 @@ use chassis_core::{BoxFuture, Probe, Result};
 use super::config::{BrokerConfig, BrokerUrl, Subscription};
 use super::embedded::Embedded;
 use super::jetstream::JetStream;
-use super::{Browse, Deliveries, Driver, Publisher, Subscriber};
+use super::{Browse, Deliveries, Driver, MeasureLag, Publisher, Subscriber, Transient};
 use crate::message::Message;
 
 /// A broker. Clones share one connection.
@@ -89,6 +89,18 @@ impl Broker {
     #[must_use]
     pub fn browse(&self) -> Option<&dyn Browse> {
         self.driver.browse()
+    }
+
+    /// How far a group is behind, where this broker can say.
+    #[must_use]
+    pub fn lag(&self) -> Option<&dyn MeasureLag> {
+        self.driver.lag()
+    }
+
+    /// Messages that are not stored, where this broker carries some.
+    #[must_use]
+    pub fn transient(&self) -> Option<&dyn Transient> {
+        self.driver.transient()
     }
 
     /// A health probe: whether the broker answers.

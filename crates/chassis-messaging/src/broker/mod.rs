@@ -10,11 +10,13 @@
 //!   message goes to each group, and to one subscriber within the group. A group
 //!   that subscribes for the first time begins with the oldest message kept.
 //! - **At least once.** A delivery is [acknowledged](Delivery::ack), given back
-//!   [with a delay](Delivery::nak), or [given up](Delivery::term); one that is not
-//!   answered within `ack_wait` comes again, until `max_deliver`.
+//!   [with a delay](Delivery::nak) or [uncounted](Delivery::release), or
+//!   [given up](Delivery::term); one that is not answered within `ack_wait` comes
+//!   again, until `max_deliver`.
 //!   [`Delivery::in_progress`] asks for another `ack_wait`.
 //! - **Order within a key.** A message whose key has an unanswered earlier message
-//!   in the group waits. On JetStream this holds among the deliveries of one
+//!   in the group waits (or comes to the same subscriber, where that one asked for
+//!   several [`per_key`](Subscription::per_key)). On JetStream this holds among the deliveries of one
 //!   subscription; two processes of one group may overtake each other.
 //! - **Limits.** Sizes, names, messages in hand and the time that messages are
 //!   kept are bounded.
@@ -26,6 +28,8 @@ mod browse;
 mod config;
 mod delivery;
 mod handle;
+mod lag;
+mod transient;
 
 pub mod embedded;
 pub mod jetstream;
@@ -41,6 +45,9 @@ pub use browse::{Browse, MAX_PAGE, Page, Stored, Topics};
 pub use config::{BrokerConfig, BrokerUrl, Subscription};
 pub use delivery::{Acknowledge, Answer, Delivery};
 pub use handle::Broker;
+pub use lag::{Lag, MeasureLag};
+pub(crate) use transient::{ERROR_CODE, ERROR_MESSAGE, ERROR_REASON};
+pub use transient::{Parcel, Parcels, Transient};
 
 use crate::message::Message;
 
@@ -86,6 +93,14 @@ pub trait Deliveries: Send {
     /// `UNAVAILABLE` where the broker cannot be read just now; calling again is
     /// allowed, after a pause.
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Delivery>>>;
+
+    /// Gives back, uncounted, what was fetched and not handed out, and fetches nothing
+    /// until [`next`](Deliveries::next) is called again: others of the group can have it.
+    ///
+    /// Does nothing where nothing is fetched ahead. Dropping the future may keep some.
+    fn pause(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A broker: what [`Broker`] holds, and what an own broker implements.
@@ -103,6 +118,16 @@ pub trait Driver: Publisher + Subscriber {
 
     /// Looking at stored messages, where this broker can.
     fn browse(&self) -> Option<&dyn Browse> {
+        None
+    }
+
+    /// How far a group is behind, where this broker can say.
+    fn lag(&self) -> Option<&dyn MeasureLag> {
+        None
+    }
+
+    /// Messages that are not stored, where this broker carries some.
+    fn transient(&self) -> Option<&dyn Transient> {
         None
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::kit::{Kit, QUIET, Verdict, ensure, said, text_of};
+use crate::broker::Subscription;
 
 pub(super) async fn a_key_is_handled_one_after_the_other(kit: &Kit) -> Verdict {
     let bench = kit.open().await?;
@@ -16,6 +17,31 @@ pub(super) async fn a_key_is_handled_one_after_the_other(kit: &Kit) -> Verdict {
     first.ack().await.map_err(said)?;
     inlet.finish("2", 1).await?;
     inlet.finish("3", 1).await?;
+    bench.close().await
+}
+
+pub(super) async fn several_of_a_key_come_to_who_asked_for_them(kit: &Kit) -> Verdict {
+    let bench = kit.open().await?;
+    for text in ["1", "2", "3", "4"] {
+        bench.send_keyed("a", text).await?;
+    }
+    let three = Subscription { per_key: 3, ..bench.subscription() };
+    let mut inlet = bench.subscribe(three).await?;
+    let first = inlet.expect("1", 1).await?;
+    let second = inlet.expect("2", 1).await?;
+    let third = inlet.expect("3", 1).await?;
+    inlet.quiet(QUIET).await?;
+    // The first goes back with a delay: what was behind it must come behind it.
+    first.nak(Duration::from_millis(400)).await.map_err(said)?;
+    second.release().await.map_err(said)?;
+    third.release().await.map_err(said)?;
+    let first = inlet.expect("1", 2).await?;
+    let second = inlet.expect("2", 1).await?;
+    let third = inlet.expect("3", 1).await?;
+    for delivery in [first, second, third] {
+        delivery.ack().await.map_err(said)?;
+    }
+    inlet.finish("4", 1).await?;
     bench.close().await
 }
 

@@ -7,10 +7,13 @@
 
 mod browse;
 mod delivery;
+mod giving_back;
 mod key_order;
 mod kit;
+mod lag;
 mod limits;
 mod restart;
+mod transient;
 
 use std::future::Future;
 use std::time::Duration;
@@ -55,6 +58,10 @@ scenarios! {
     key_order::a_delayed_message_holds_back_its_key,
     key_order::other_keys_go_on,
     key_order::many_messages_keep_their_key_order,
+    key_order::several_of_a_key_come_to_who_asked_for_them,
+    giving_back::a_released_delivery_does_not_count,
+    giving_back::a_pause_leaves_the_messages_to_others,
+    giving_back::a_long_line_costs_no_attempts,
     limits::no_more_in_hand_than_asked,
     limits::a_large_message_passes,
     limits::a_message_over_the_limit_is_refused,
@@ -70,6 +77,10 @@ scenarios! {
     browse::what_is_deleted_is_gone,
     browse::what_is_left_is_found_after_deletes,
     browse::a_redriven_message_is_stored_beside_its_original,
+    lag::the_lag_of_a_group_is_known,
+    transient::a_request_finds_a_listener_and_its_reply_the_sender,
+    transient::each_request_goes_to_one_of_a_group,
+    transient::a_request_that_nobody_hears_is_known_at_once,
 }
 
 /// Runs all scenarios, one after the other; gives how many there are.

@@ -1,6 +1,7 @@
 //! What a subscriber of the embedded broker holds.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chassis_core::{BoxFuture, Result};
@@ -20,6 +21,8 @@ pub(super) struct EmbeddedDeliveries {
     cell: Arc<Cell>,
     slots: Arc<Semaphore>,
     ack_wait: Duration,
+    /// Tells it from other subscribers of the group.
+    me: u64,
 }
 
 impl EmbeddedDeliveries {
@@ -28,7 +31,9 @@ impl EmbeddedDeliveries {
         cell: Arc<Cell>,
         subscription: &Subscription,
     ) -> EmbeddedDeliveries {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         EmbeddedDeliveries {
+            me: COUNT.fetch_add(1, Ordering::Relaxed),
             shared,
             cell,
             slots: Arc::new(Semaphore::new(subscription.max_in_flight)),
@@ -52,7 +57,7 @@ impl EmbeddedDeliveries {
             }
             let (taken, exhausted, timer, wants) = {
                 let mut group = self.cell.group.lock();
-                let taken = group.take(core.clock.now(), core.clock.after(self.ack_wait));
+                let taken = group.take(core.clock.now(), core.clock.after(self.ack_wait), self.me);
                 (taken, group.take_exhausted(), group.next_timer(), group.wants())
             };
             for id in exhausted {
@@ -140,6 +145,7 @@ impl Held {
             let mut group = self.cell.group.lock();
             match answer {
                 Answer::Ack | Answer::Term => group.finish(self.seq),
+                Answer::Release => group.release(self.seq, self.attempt),
                 Answer::Nak(delay) => {
                     // Zero means now, not "at the millisecond that is running".
                     let not_before = if delay.is_zero() { 0 } else { core.clock.after(delay) };

@@ -5,8 +5,9 @@
 //! since 1970. It holds a bounded window of the topic, from the oldest
 //! unanswered message on; what lies behind the window stays on disk.
 //!
-//! Order within a key is a line: only the first unanswered message of a line may
-//! be handed out, so a delayed or unanswered one holds back those behind it.
+//! Order within a key is a line: a message may be handed out if all before it in
+//! its line are in the same hands, and no more than `per_key` of them, which is one
+//! as a rule. So a delayed or unanswered one holds back those behind it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -51,7 +52,11 @@ pub(super) struct Changes {
 enum State {
     Waiting,
     Delayed(i64),
-    Out(i64),
+    /// In the hands of a subscriber, until it must have answered.
+    Out {
+        until: i64,
+        by: u64,
+    },
 }
 
 struct Entry {
@@ -63,6 +68,8 @@ struct Entry {
 pub(super) struct Group {
     limits: Limits,
     max_deliver: Option<u32>,
+    /// Messages of a line that may be in hand.
+    per_key: usize,
     /// The newest message of the topic, in the window or not.
     head: Seq,
     /// The window was read up to here.
@@ -94,6 +101,7 @@ impl Group {
         let mut group = Group {
             limits,
             max_deliver: None,
+            per_key: 1,
             head: head.max(floor),
             cursor: floor,
             entries: BTreeMap::new(),
@@ -117,8 +125,10 @@ impl Group {
         group
     }
 
-    pub(super) fn set_max_deliver(&mut self, max_deliver: Option<u32>) {
+    /// The wishes of the subscriber that came last; all of a group should have the same.
+    pub(super) fn set_wishes(&mut self, max_deliver: Option<u32>, per_key: usize) {
         self.max_deliver = max_deliver;
+        self.per_key = per_key;
     }
 
     /// Takes a message that was just stored, if the window ends right before it
@@ -154,17 +164,24 @@ impl Group {
         self.head = self.head.max(self.cursor);
     }
 
-    /// Hands out the next message, if one may go, and expects an answer until
-    /// `until`.
-    pub(super) fn take(&mut self, now: i64, until: i64) -> Option<Taken> {
+    /// Hands out the next message, if one may go, to the subscriber `by`, and expects
+    /// an answer until `until`.
+    pub(super) fn take(&mut self, now: i64, until: i64, by: u64) -> Option<Taken> {
         self.advance(now);
-        let seq = self.ready.pop_first()?;
+        let seq = self.ready.iter().copied().find(|&seq| self.may_take(seq, by))?;
+        self.ready.remove(&seq);
         let entry = self.entries.get_mut(&seq)?;
         entry.attempts += 1;
-        entry.state = State::Out(until);
-        let taken = Taken { seq, attempt: entry.attempts, message: entry.message.clone() };
+        entry.state = State::Out { until, by };
+        let message = entry.message.clone();
+        let taken = Taken { seq, attempt: entry.attempts, message };
         self.timers.insert((until, seq));
         self.dirty.insert(seq);
+        if self.per_key > 1
+            && let Some(key) = &taken.message.key
+        {
+            self.settle_line(key);
+        }
         Some(taken)
     }
 
@@ -177,19 +194,13 @@ impl Group {
         self.done.insert(seq);
         self.dirty.insert(seq);
         if let Some(key) = &entry.message.key {
-            let next = match self.lines.get_mut(key) {
-                Some(line) => {
-                    line.remove(&seq);
-                    line.first().copied()
-                }
-                None => None,
-            };
-            match next {
-                Some(next) => self.settle(next),
-                None => {
+            if let Some(line) = self.lines.get_mut(key) {
+                line.remove(&seq);
+                if line.is_empty() {
                     self.lines.remove(key);
                 }
             }
+            self.settle_line(key);
         }
     }
 
@@ -197,20 +208,36 @@ impl Group {
     /// happens if this delivery is no longer the current one.
     pub(super) fn give_back(&mut self, seq: Seq, attempt: u32, not_before: i64) {
         let Some(entry) = self.entries.get(&seq) else { return };
-        if entry.attempts == attempt && matches!(entry.state, State::Out(_)) {
+        if entry.attempts == attempt && entry.is_out() {
             self.put_back(seq, not_before);
+        }
+    }
+
+    /// The message comes back as if it had not gone out.
+    pub(super) fn release(&mut self, seq: Seq, attempt: u32) {
+        let Some(entry) = self.entries.get_mut(&seq) else { return };
+        if entry.attempts == attempt && entry.is_out() {
+            entry.attempts -= 1;
+            self.put_back(seq, 0);
         }
     }
 
     /// The holder asks for time until `until`.
     pub(super) fn extend(&mut self, seq: Seq, attempt: u32, until: i64) {
         let Some(entry) = self.entries.get_mut(&seq) else { return };
-        let State::Out(old) = entry.state else { return };
+        let State::Out { until: old, by } = entry.state else { return };
         if entry.attempts == attempt {
-            entry.state = State::Out(until);
+            entry.state = State::Out { until, by };
             self.timers.remove(&(old, seq));
             self.timers.insert((until, seq));
         }
+    }
+
+    /// How many messages of the window went out and are not answered, and how many did
+    /// not go out; and up to where the window goes.
+    pub(super) fn backlog(&self) -> (u64, u64, Seq) {
+        let unanswered = self.entries.values().filter(|entry| entry.attempts > 0).count() as u64;
+        (unanswered, self.entries.len() as u64 - unanswered, self.cursor)
     }
 
     /// When a delay or a wait for an answer ends next.
@@ -310,7 +337,7 @@ impl Group {
     fn put_back(&mut self, seq: Seq, not_before: i64) {
         let Some(entry) = self.entries.get_mut(&seq) else { return };
         let old = entry.state;
-        let was_out = matches!(old, State::Out(_));
+        let was_out = matches!(old, State::Out { .. });
         entry.state = if not_before > 0 { State::Delayed(not_before) } else { State::Waiting };
         let spent = was_out && self.max_deliver.is_some_and(|most| entry.attempts >= most);
         let id = spent.then(|| entry.message.id.clone());
@@ -325,26 +352,64 @@ impl Group {
             self.timers.insert((not_before, seq));
         }
         self.settle(seq);
+        // Those behind it that could have gone with it must wait again.
+        let key = self.entries.get(&seq).and_then(|entry| entry.message.key.clone());
+        if let Some(key) = key.filter(|_| self.per_key > 1) {
+            self.settle_line(&key);
+        }
     }
 
     fn cancel_timer(&mut self, seq: Seq, state: State) {
-        if let State::Delayed(at) | State::Out(at) = state {
+        if let State::Delayed(at) | State::Out { until: at, .. } = state {
             self.timers.remove(&(at, seq));
         }
     }
 
-    /// Lets a message go if it waits and is the first of its line.
+    /// Looks again at those of a line that may be in hand.
+    fn settle_line(&mut self, key: &str) {
+        let Some(line) = self.lines.get(key) else { return };
+        let front: Vec<Seq> = line.iter().copied().take(self.per_key).collect();
+        for seq in front {
+            self.settle(seq);
+        }
+    }
+
+    /// Lets a message go if it waits and all before it in its line are in hand.
     fn settle(&mut self, seq: Seq) {
         let Some(entry) = self.entries.get(&seq) else { return };
-        let first = match &entry.message.key {
-            Some(key) => self.lines.get(key).and_then(BTreeSet::first) == Some(&seq),
-            None => true,
-        };
-        if first && entry.state == State::Waiting {
+        if entry.state == State::Waiting
+            && self.ahead(seq).is_some_and(|mut all| all.all(|by| by.is_some()))
+        {
             self.ready.insert(seq);
         } else {
             self.ready.remove(&seq);
         }
+    }
+
+    /// Whether a message that may go may go to this subscriber: who has those before
+    /// it in its line keeps their order.
+    fn may_take(&self, seq: Seq, by: u64) -> bool {
+        self.per_key == 1 || self.ahead(seq).is_some_and(|mut all| all.all(|one| one == Some(by)))
+    }
+
+    /// In whose hands those before it in its line are; `None` where they are too many.
+    fn ahead(&self, seq: Seq) -> Option<impl Iterator<Item = Option<u64>>> {
+        let key = self.entries.get(&seq).and_then(|entry| entry.message.key.as_ref());
+        let line = key.and_then(|key| self.lines.get(key));
+        let ahead = line.into_iter().flat_map(move |line| line.range(..seq));
+        if ahead.clone().nth(self.per_key - 1).is_some() {
+            return None;
+        }
+        Some(ahead.map(|seq| match self.entries.get(seq)?.state {
+            State::Out { by, .. } => Some(by),
+            _ => None,
+        }))
+    }
+}
+
+impl Entry {
+    fn is_out(&self) -> bool {
+        matches!(self.state, State::Out { .. })
     }
 }
 

@@ -21,7 +21,7 @@ fn group_with(keys: &[Option<&str>]) -> Group {
 }
 
 fn take(group: &mut Group, now: i64) -> Option<(Seq, u32)> {
-    group.take(now, now + 100).map(|taken| (taken.seq, taken.attempt))
+    group.take(now, now + 100, 0).map(|taken| (taken.seq, taken.attempt))
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn no_answer_in_time_means_again_and_progress_extends() {
 #[test]
 fn max_deliver_ends_the_redelivery() {
     let mut group = group_with(&[Some("a"), Some("a")]);
-    group.set_max_deliver(Some(2));
+    group.set_wishes(Some(2), 1);
     assert_eq!(take(&mut group, 0), Some((1, 1)));
     group.give_back(1, 1, 0);
     assert_eq!(take(&mut group, 0), Some((1, 2)));
@@ -210,7 +210,7 @@ proptest! {
                 group.fill(read, to);
             }
             match step {
-                Step::Take => match group.take(now, now + 100) {
+                Step::Take => match group.take(now, now + 100, 0) {
                     Some(taken) => {
                         if let Some(key) = &taken.message.key {
                             let earlier = (1..taken.seq)

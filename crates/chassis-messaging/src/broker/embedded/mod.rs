@@ -18,7 +18,9 @@ mod clock;
 mod deliveries;
 mod files;
 mod group;
+mod lag;
 mod store;
+mod transient;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -36,11 +38,12 @@ use self::deliveries::EmbeddedDeliveries;
 use self::files::Files;
 use self::group::{Group, Limits};
 use self::store::Store;
+use self::transient::Listeners;
 use self::writer::{Command, Writer};
 use super::browse::{MAX_PAGE, PAGE_BYTES};
 use super::{
-    BrokerConfig, Browse, Deliveries, Driver, Page, Publisher, Stored, Subscriber, Subscription,
-    Topics,
+    BrokerConfig, Browse, Deliveries, Driver, MeasureLag, Page, Publisher, Stored, Subscriber,
+    Subscription, Topics, Transient,
 };
 use crate::message::Message;
 use crate::topic::validate_topic;
@@ -72,6 +75,8 @@ struct Core {
     store: Store,
     clock: Clock,
     topics: Mutex<HashMap<String, Vec<Arc<Cell>>>>,
+    /// Who listens to messages that are not stored.
+    listeners: Listeners,
     /// Something is to be stored besides messages.
     dirty: Notify,
     /// Set by `close`.
@@ -86,6 +91,7 @@ struct Core {
 /// One group of one topic.
 struct Cell {
     id: i64,
+    name: String,
     topic: String,
     group: Mutex<Group>,
     /// Something may have become deliverable.
@@ -137,6 +143,7 @@ impl Embedded {
             store,
             clock: Clock::start(),
             topics: Mutex::default(),
+            listeners: Listeners::default(),
             dirty: Notify::new(),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
@@ -193,7 +200,7 @@ impl Subscriber for Embedded {
             subscription.validate()?;
             let Subscription { group, topic, .. } = subscription.clone();
             let cell = self.shared.ask(|reply| Command::Open { group, topic, reply }).await?;
-            cell.group.lock().set_max_deliver(subscription.max_deliver);
+            cell.group.lock().set_wishes(subscription.max_deliver, subscription.per_key);
             let deliveries = EmbeddedDeliveries::new(self.shared.clone(), cell, &subscription);
             Ok(Box::new(deliveries) as Box<dyn Deliveries>)
         })
@@ -239,6 +246,14 @@ impl Driver for Embedded {
     }
 
     fn browse(&self) -> Option<&dyn Browse> {
+        Some(self)
+    }
+
+    fn lag(&self) -> Option<&dyn MeasureLag> {
+        Some(self)
+    }
+
+    fn transient(&self) -> Option<&dyn Transient> {
         Some(self)
     }
 

@@ -67,6 +67,14 @@ impl Store {
         first_number(&rows)
     }
 
+    /// How many messages of a topic there are after `after`, counted up to a number.
+    pub(super) async fn count(&self, topic: &str, after: Seq, most: i64) -> Result<u64> {
+        let sql = "select count(*) from \
+             (select 1 from messages where topic = $1 and seq > $2 limit $3)";
+        let rows = self.db.fetch_all(sql, params![topic.to_owned(), number(after), most]).await?;
+        first_number(&rows)
+    }
+
     /// Reads messages of a topic after `after`, up to a number and about a size.
     /// The second value says whether there may be more.
     pub(super) async fn read(

@@ -224,6 +224,7 @@ impl Writer {
         tx.commit().await?;
         let cell = Arc::new(Cell {
             id: stored.id,
+            name: name.clone(),
             topic: topic.clone(),
             group: Group::new(WINDOW, stored.floor, stored.head, stored.progress).into(),
             wake: tokio::sync::Notify::new(),

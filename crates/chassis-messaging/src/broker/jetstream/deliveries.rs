@@ -1,30 +1,77 @@
 //! What a subscriber of JetStream holds, and how its answers go out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, Subject};
 use bytes::Bytes;
 use chassis_core::{BoxFuture, Result};
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
 
 use super::key_order::Ticket;
+use super::streams::MAX_ACK_PENDING;
 use super::unavailable;
+use super::uncounted::Uncounted;
 use crate::broker::{Acknowledge, Answer, Deliveries, Delivery};
 use crate::message::Message;
 
 pub(super) struct JetStreamDeliveries {
     deliveries: mpsc::Receiver<Delivery>,
+    /// Tells the puller whether anybody waits for messages.
+    wanted: watch::Sender<bool>,
 }
 
 impl JetStreamDeliveries {
-    pub(super) fn new(deliveries: mpsc::Receiver<Delivery>) -> JetStreamDeliveries {
-        JetStreamDeliveries { deliveries }
+    pub(super) fn new(
+        deliveries: mpsc::Receiver<Delivery>,
+        wanted: watch::Sender<bool>,
+    ) -> JetStreamDeliveries {
+        JetStreamDeliveries { deliveries, wanted }
+    }
+
+    fn want(&self, wanted: bool) {
+        self.wanted.send_if_modified(|was| std::mem::replace(was, wanted) != wanted);
     }
 }
 
 impl Deliveries for JetStreamDeliveries {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Delivery>>> {
+        self.want(true);
         Box::pin(async { Ok(self.deliveries.recv().await) })
+    }
+
+    fn pause(&mut self) -> BoxFuture<'_, ()> {
+        self.want(false);
+        Box::pin(async {
+            while let Ok(delivery) = self.deliveries.try_recv() {
+                release(delivery).await;
+            }
+        })
+    }
+}
+
+impl Drop for JetStreamDeliveries {
+    fn drop(&mut self) {
+        self.deliveries.close();
+        let rest: Vec<_> = std::iter::from_fn(|| self.deliveries.try_recv().ok()).collect();
+        if rest.is_empty() {
+            return;
+        }
+        // Without a runtime they come again after their ack wait.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                for delivery in rest {
+                    release(delivery).await;
+                }
+            });
+        }
+    }
+}
+
+async fn release(delivery: Delivery) {
+    if let Err(error) = delivery.release().await {
+        tracing::debug!(error = %error.chain(), "a message was not given back");
     }
 }
 
@@ -77,6 +124,7 @@ pub(super) struct Held {
     /// Taken by the answer.
     answered: Option<Answered>,
     answers: mpsc::Sender<Answered>,
+    uncounted: Arc<Mutex<Uncounted>>,
 }
 
 impl Held {
@@ -85,11 +133,12 @@ impl Held {
         pulled: Pulled,
         ticket: Ticket,
         answers: mpsc::Sender<Answered>,
+        uncounted: Arc<Mutex<Uncounted>>,
     ) -> Held {
         let Pulled { seq, attempt, message, reply } = pulled;
         let answer = Answer::Nak(Duration::ZERO);
         let answered = Some(Answered { seq, key: message.key, ticket, attempt, answer });
-        Held { client, reply, answered, answers }
+        Held { client, reply, answered, answers, uncounted }
     }
 
     fn tell(&mut self, answer: Answer) {
@@ -104,6 +153,10 @@ impl Held {
 impl Acknowledge for Held {
     fn answer(mut self: Box<Self>, answer: Answer) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
+            if let (Answer::Release, Some(answered)) = (answer, &self.answered) {
+                // Before it is sent: the message may be back at once.
+                self.uncounted.lock().add(answered.seq, MAX_ACK_PENDING);
+            }
             let sent = self.client.publish(self.reply.clone(), payload(answer)).await;
             self.tell(answer);
             sent.map_err(|source| unavailable("NATS takes no answer").with_source(source))
@@ -140,7 +193,7 @@ fn payload(answer: Answer) -> Bytes {
         Answer::Ack => Bytes::from_static(b"+ACK"),
         // 2.9 compares the whole payload: no reason may follow.
         Answer::Term => Bytes::from_static(b"+TERM"),
-        Answer::Nak(Duration::ZERO) => Bytes::from_static(b"-NAK"),
+        Answer::Release | Answer::Nak(Duration::ZERO) => Bytes::from_static(b"-NAK"),
         Answer::Nak(delay) => Bytes::from(format!(r#"-NAK {{"delay":{}}}"#, delay.as_nanos())),
     }
 }

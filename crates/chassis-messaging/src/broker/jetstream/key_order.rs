@@ -1,12 +1,14 @@
 //! The brain that keeps order within a key among the messages of one puller.
 //!
 //! JetStream hands out what is due, in any order once something is redelivered.
-//! Here the messages of a key stand in a line by their number in the stream. The
-//! first of the line may go if none of the line is in hand; a message that was
-//! given back keeps its place until it returns, or until it should have: another
-//! process of the group may have got it.
+//! Here the messages of a key stand in a line by their number in the stream. One may
+//! go if all before it in the line are in hand, no more than `per_key` (one, as a
+//! rule), and none behind it. A message that was given back keeps its place until it
+//! returns, or until it should have: another process of the group may have got it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use tokio::time::Instant;
 
@@ -29,11 +31,12 @@ pub(super) struct KeyOrder<T> {
     lines: HashMap<String, BTreeMap<u64, Place<T>>>,
     parked: usize,
     tickets: Ticket,
+    per_key: usize,
 }
 
 impl<T> KeyOrder<T> {
-    pub(super) fn new() -> KeyOrder<T> {
-        KeyOrder { ready: BTreeMap::new(), lines: HashMap::new(), parked: 0, tickets: 0 }
+    pub(super) fn new(per_key: usize) -> KeyOrder<T> {
+        KeyOrder { ready: BTreeMap::new(), lines: HashMap::new(), parked: 0, tickets: 0, per_key }
     }
 
     /// A message came in. If it must wait and already `most` do, it is given
@@ -56,13 +59,22 @@ impl<T> KeyOrder<T> {
             self.ready.insert(seq, (Some(key.to_owned()), item));
             return None;
         }
-        let first = line.keys().next().is_none_or(|&first| seq <= first);
-        let other_out = line.iter().any(|(&s, place)| s != seq && place.is_out());
-        if first && !other_out {
+        let mut ahead = 0;
+        let may_go = line.iter().all(|(&s, place)| match s.cmp(&seq) {
+            Ordering::Less => {
+                ahead += 1;
+                ahead < self.per_key && place.goes()
+            }
+            Ordering::Equal => true,
+            Ordering::Greater => !place.is_out(),
+        });
+        if may_go {
             if let Some(Place::Parked(_)) = line.insert(seq, Place::Ready) {
                 self.parked -= 1;
             }
             self.ready.insert(seq, (Some(key.to_owned()), item));
+            // Those behind it may go with it.
+            self.release(key);
             return None;
         }
         if self.parked >= most && !matches!(line.get(&seq), Some(Place::Parked(_))) {
@@ -113,12 +125,42 @@ impl<T> KeyOrder<T> {
         match until {
             Some(until) => {
                 line.insert(seq, Place::Expected(until));
+                // Those behind it that were to go with it must wait.
+                for (behind, place) in line.range_mut((Bound::Excluded(seq), Bound::Unbounded)) {
+                    if matches!(place, Place::Ready)
+                        && let Some((_, item)) = self.ready.remove(behind)
+                    {
+                        *place = Place::Parked(item);
+                        self.parked += 1;
+                    }
+                }
             }
             None => {
                 line.remove(&seq);
             }
         }
         self.release(key);
+    }
+
+    /// Takes out all that is in nobody's hand; it should return before `until`.
+    pub(super) fn give_back(&mut self, until: Instant) -> Vec<T> {
+        let ready = std::mem::take(&mut self.ready);
+        let mut given = Vec::with_capacity(ready.len() + self.parked);
+        for (seq, (key, item)) in ready {
+            if let Some(line) = key.and_then(|key| self.lines.get_mut(&key)) {
+                line.insert(seq, Place::Expected(until));
+            }
+            given.push(item);
+        }
+        for place in self.lines.values_mut().flat_map(BTreeMap::values_mut) {
+            if matches!(place, Place::Parked(_))
+                && let Place::Parked(item) = std::mem::replace(place, Place::Expected(until))
+            {
+                given.push(item);
+            }
+        }
+        self.parked = 0;
+        given
     }
 
     /// Stops waiting for what should have returned by now.
@@ -164,16 +206,20 @@ impl<T> KeyOrder<T> {
             self.lines.remove(key);
             return;
         }
-        if line.values().any(Place::is_out) {
-            return;
-        }
-        if let Some(mut first) = line.first_entry()
-            && matches!(first.get(), Place::Parked(_))
-        {
-            let seq = *first.key();
-            if let Place::Parked(item) = std::mem::replace(first.get_mut(), Place::Ready) {
-                self.parked -= 1;
-                self.ready.insert(seq, (Some(key.to_owned()), item));
+        // One that comes late waits for those behind it that are in hand.
+        let last_out = line.iter().rfind(|(_, place)| place.is_out()).map(|(&seq, _)| seq);
+        for (&seq, place) in line.iter_mut().take(self.per_key) {
+            if matches!(place, Place::Parked(_)) {
+                if last_out.is_some_and(|out| seq < out) {
+                    return;
+                }
+                if let Place::Parked(item) = std::mem::replace(place, Place::Ready) {
+                    self.parked -= 1;
+                    self.ready.insert(seq, (Some(key.to_owned()), item));
+                }
+            }
+            if !place.goes() {
+                return;
             }
         }
     }
@@ -182,6 +228,11 @@ impl<T> KeyOrder<T> {
 impl<T> Place<T> {
     fn is_out(&self) -> bool {
         matches!(self, Place::Out(_))
+    }
+
+    /// In hand, or about to be.
+    fn goes(&self) -> bool {
+        matches!(self, Place::Out(_) | Place::Ready)
     }
 
     fn until(&self) -> Option<Instant> {
@@ -213,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_line_goes_one_after_the_other() {
-        let mut lines = KeyOrder::new();
+        let mut lines = KeyOrder::new(1);
         for (seq, key) in [(1, "a"), (2, "a"), (3, "b")] {
             assert_eq!(arrive(&mut lines, seq, key), None);
         }
@@ -227,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_message_given_back_keeps_its_place_until_it_returns() {
-        let mut lines = KeyOrder::new();
+        let mut lines = KeyOrder::new(1);
         arrive(&mut lines, 1, "a");
         arrive(&mut lines, 2, "a");
         let (_, ticket) = lines.next().unwrap();
@@ -241,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_message_that_does_not_return_is_not_waited_for_for_ever() {
-        let mut lines = KeyOrder::new();
+        let mut lines = KeyOrder::new(1);
         arrive(&mut lines, 1, "a");
         arrive(&mut lines, 2, "a");
         let (_, ticket) = lines.next().unwrap();
@@ -254,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_redelivery_of_what_is_in_hand_goes_out_again_and_the_old_answer_is_void() {
-        let mut lines = KeyOrder::new();
+        let mut lines = KeyOrder::new(1);
         arrive(&mut lines, 1, "a");
         arrive(&mut lines, 2, "a");
         let (_, old) = lines.next().unwrap();
@@ -269,7 +320,7 @@ mod tests {
 
     #[test]
     fn an_earlier_message_that_comes_late_waits_for_the_one_in_hand() {
-        let mut lines = KeyOrder::new();
+        let mut lines = KeyOrder::new(1);
         arrive(&mut lines, 5, "a");
         let (_, ticket) = lines.next().unwrap();
         arrive(&mut lines, 3, "a");
@@ -280,7 +331,7 @@ mod tests {
 
     #[test]
     fn only_so_many_may_wait_and_the_rest_keeps_its_place() {
-        let mut lines = KeyOrder::new();
+        let mut lines = KeyOrder::new(1);
         for seq in 1..=3 {
             assert_eq!(arrive(&mut lines, seq, "a"), None);
         }
@@ -299,8 +350,47 @@ mod tests {
     }
 
     #[test]
+    fn several_of_a_key_go_together_in_their_order() {
+        let mut lines = KeyOrder::new(3);
+        for seq in 1..=2 {
+            assert_eq!(lines.arrive(seq, Some("a"), seq, 9, at(5)), None);
+        }
+        let (first, one) = lines.next().unwrap();
+        assert_eq!(first, 1);
+        for seq in 3..=4 {
+            assert_eq!(lines.arrive(seq, Some("a"), seq, 9, at(5)), None);
+        }
+        let (second, two) = lines.next().unwrap();
+        assert_eq!(second, 2);
+        // Number 3 is ready, then the first comes back: it has to wait.
+        lines.given_back(1, Some("a"), one, at(10));
+        assert!(lines.next().is_none());
+        lines.given_back(2, Some("a"), two, at(10));
+        lines.arrive(2, Some("a"), 2, 9, at(5));
+        assert!(lines.next().is_none());
+        lines.arrive(1, Some("a"), 1, 9, at(5));
+        let order: Vec<_> = std::iter::from_fn(|| lines.next()).map(|(seq, _)| seq).collect();
+        assert_eq!(order, [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_waits_is_given_back_and_keeps_its_place() {
+        let mut lines = KeyOrder::new(1);
+        arrive(&mut lines, 1, "a");
+        let (_, ticket) = lines.next().unwrap();
+        arrive(&mut lines, 2, "a");
+        lines.arrive(3, None, 3, 2, at(5));
+        assert_eq!(lines.give_back(at(9)), [3, 2]);
+        lines.finished(1, Some("a"), ticket);
+        arrive(&mut lines, 4, "a");
+        assert!(lines.next().is_none());
+        lines.arrive(2, Some("a"), 2, 2, at(9));
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(2));
+    }
+
+    #[test]
     fn nothing_is_kept_of_what_is_done() {
-        let mut lines = KeyOrder::new();
+        let mut lines = KeyOrder::new(1);
         arrive(&mut lines, 1, "a");
         lines.arrive(2, None, 2, 2, at(5));
         while let Some((seq, ticket)) = lines.next() {

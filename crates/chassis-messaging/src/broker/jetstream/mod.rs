@@ -23,11 +23,14 @@ mod connect;
 mod deliveries;
 mod headers;
 mod key_order;
+mod lag;
 mod pull;
 mod streams;
 mod time;
+mod transient;
+mod uncounted;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,9 +43,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::uncounted::Uncounted;
 use super::{
-    BrokerConfig, Browse, Deliveries, Driver, Page, Publisher, Stored, Subscriber, Subscription,
-    Topics,
+    BrokerConfig, Browse, Deliveries, Driver, MeasureLag, Page, Publisher, Stored, Subscriber,
+    Subscription, Topics, Transient,
 };
 use crate::message::{DEAD_LETTER_BYTES, Message};
 use crate::topic::segment;
@@ -69,6 +73,8 @@ struct Shared {
     connections: watch::Receiver<u64>,
     /// Streams that are known to exist.
     streams: Mutex<HashSet<String>>,
+    /// By durable consumer: it outlives a subscription.
+    uncounted: Mutex<HashMap<String, Arc<Mutex<Uncounted>>>>,
     closing: CancellationToken,
     /// The tasks of the subscriptions.
     pullers: TaskTracker,
@@ -101,6 +107,7 @@ impl JetStream {
             config: BrokerConfig { max_message_bytes, ..config.clone() },
             connections,
             streams: Mutex::default(),
+            uncounted: Mutex::default(),
             closing: CancellationToken::new(),
             pullers: TaskTracker::new(),
         };
@@ -225,6 +232,14 @@ impl Driver for JetStream {
     }
 
     fn browse(&self) -> Option<&dyn Browse> {
+        Some(self)
+    }
+
+    fn lag(&self) -> Option<&dyn MeasureLag> {
+        Some(self)
+    }
+
+    fn transient(&self) -> Option<&dyn Transient> {
         Some(self)
     }
 

@@ -14,11 +14,13 @@ use std::time::Duration;
 use async_nats::{Client, StatusCode, Subscriber};
 use chassis_core::Result;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::deliveries::{Answered, Held, JetStreamDeliveries, Pulled};
 use super::key_order::KeyOrder;
+use super::uncounted::Uncounted;
 use super::{Shared, connect, headers, streams, unavailable};
 use crate::broker::{Answer, Delivery, Subscription};
 use crate::topic::segment;
@@ -33,10 +35,12 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(12);
 
 /// How many messages may wait here for an earlier one of their key.
-const PARKED: usize = 256;
+const PARKED: usize = 1024;
 
-/// For how long a message is given back that finds no place to wait.
+/// For how long a message is given back that finds no place to wait; twice as long each
+/// time, since the server counts them.
 const NO_PLACE: Duration = Duration::from_secs(1);
+const LONGEST_NO_PLACE: Duration = Duration::from_secs(60);
 
 /// The pause after the server said that there is no such consumer.
 const REPAIR_PAUSE: Duration = Duration::from_millis(500);
@@ -66,6 +70,9 @@ pub(super) async fn start(
     let stream = segment(&subscription.topic);
     let durable = streams::durable_name(&subscription.group, &subscription.topic);
     let pullers = shared.pullers.clone();
+    let uncounted = shared.uncounted.lock().entry(durable.clone()).or_default().clone();
+    let (want, wanted) = watch::channel(true);
+    let per_key = subscription.per_key;
     let puller = Puller {
         client,
         next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"),
@@ -73,16 +80,18 @@ pub(super) async fn start(
         inbox,
         request: None,
         requests: 0,
-        lines: KeyOrder::new(),
+        lines: KeyOrder::new(per_key),
         in_hand: 0,
         out,
         answers,
         answered,
         broken: false,
+        uncounted,
+        wanted,
         shared,
     };
     pullers.spawn(puller.run());
-    Ok(JetStreamDeliveries::new(deliveries))
+    Ok(JetStreamDeliveries::new(deliveries, want))
 }
 
 struct Inbox {
@@ -125,6 +134,10 @@ struct Puller {
     answered: mpsc::Receiver<Answered>,
     /// Stream or consumer are gone.
     broken: bool,
+    /// Deliveries of this consumer that were in nobody's hands.
+    uncounted: Arc<Mutex<Uncounted>>,
+    /// Whether anybody waits for messages.
+    wanted: watch::Receiver<bool>,
 }
 
 impl Puller {
@@ -155,6 +168,8 @@ impl Puller {
                     None => self.reopen().await,
                 },
                 Some(answered) = self.answered.recv() => self.note(&answered),
+                // Gone together with whoever listens, which ends the loop.
+                Ok(()) = self.wanted.changed() => self.pause().await,
                 Ok(()) = connections.changed() => self.reopen().await,
                 _ = keep_alive.tick() => self.keep_alive().await,
                 () = until(timer) => self.check_silence(),
@@ -164,12 +179,21 @@ impl Puller {
     }
 
     fn hand_out(&mut self) {
+        if !self.is_wanted() {
+            return;
+        }
         while self.in_hand < self.subscription.max_in_flight {
             let Some((pulled, ticket)) = self.lines.next() else { return };
             self.in_hand += 1;
             let attempt = pulled.attempt;
             let message = pulled.message.clone();
-            let held = Held::new(self.client.clone(), pulled, ticket, self.answers.clone());
+            let held = Held::new(
+                self.client.clone(),
+                pulled,
+                ticket,
+                self.answers.clone(),
+                self.uncounted.clone(),
+            );
             // There is room for as many as may be in hand. If nobody listens any
             // more, the delivery is dropped, which gives the message back.
             let _ = self.out.try_send(Delivery::new(message, attempt, Box::new(held)));
@@ -181,7 +205,8 @@ impl Puller {
     async fn ask(&mut self) {
         let busy = self.in_hand + self.lines.ready();
         let free = self.subscription.max_in_flight.saturating_sub(busy);
-        if self.request.is_some() || free == 0 || !connect::is_connected(&self.client) {
+        let ready = self.is_wanted() && connect::is_connected(&self.client);
+        if self.request.is_some() || free == 0 || !ready {
             return;
         }
         self.requests += 1;
@@ -221,12 +246,44 @@ impl Puller {
         }
     }
 
-    async fn place(&mut self, pulled: Pulled) {
+    async fn place(&mut self, mut pulled: Pulled) {
+        pulled.attempt = self.uncounted.lock().attempt(pulled.seq, pulled.attempt);
         let key = pulled.message.key.clone();
+        // What it must wait if it finds no place; the longer it waits, the longer.
+        let wait = self.no_place(pulled.seq);
+        let until = Instant::now() + wait + self.grace();
+        if let Some(pulled) = self.lines.arrive(pulled.seq, key.as_deref(), pulled, PARKED, until) {
+            self.send_back(&pulled, wait).await;
+        }
+        if !self.is_wanted() {
+            self.pause().await;
+        }
+    }
+
+    fn no_place(&self, seq: u64) -> Duration {
+        let times = self.uncounted.lock().count(seq);
+        NO_PLACE.saturating_mul(1 << times.min(16)).min(LONGEST_NO_PLACE)
+    }
+
+    /// Gives back what nobody had in hand.
+    async fn send_back(&self, pulled: &Pulled, delay: Duration) {
+        self.uncounted.lock().add(pulled.seq, streams::MAX_ACK_PENDING);
+        pulled.send(&self.client, Answer::Nak(delay)).await;
+    }
+
+    fn is_wanted(&self) -> bool {
+        *self.wanted.borrow()
+    }
+
+    /// Nobody takes messages for a while: others of the group can have what waits here.
+    async fn pause(&mut self) {
+        if self.is_wanted() {
+            return;
+        }
         let until = Instant::now() + NO_PLACE + self.grace();
-        let refused = self.lines.arrive(pulled.seq, key.as_deref(), pulled, PARKED, until);
-        if let Some(pulled) = refused {
-            pulled.send(&self.client, Answer::Nak(NO_PLACE)).await;
+        for pulled in self.lines.give_back(until) {
+            // Not at once: the request that stands would bring it here again.
+            self.send_back(&pulled, NO_PLACE).await;
         }
     }
 
@@ -255,7 +312,14 @@ impl Puller {
                 let until = Instant::now() + *delay + self.grace();
                 self.lines.given_back(*seq, key.as_deref(), *ticket, until);
             }
-            _ => self.lines.finished(*seq, key.as_deref(), *ticket),
+            Answer::Release => {
+                let until = Instant::now() + self.grace();
+                self.lines.given_back(*seq, key.as_deref(), *ticket, until);
+            }
+            _ => {
+                self.uncounted.lock().forget(*seq);
+                self.lines.finished(*seq, key.as_deref(), *ticket);
+            }
         }
     }
 
@@ -333,7 +397,7 @@ impl Puller {
         // Bounded: the server may be gone. The messages then come after their ack wait.
         let _ = tokio::time::timeout(LEAVE_PATIENCE, leave).await;
         for pulled in self.lines.waiting().chain(&rest) {
-            pulled.send(&self.client, Answer::Nak(Duration::ZERO)).await;
+            self.send_back(pulled, Duration::ZERO).await;
         }
     }
 }

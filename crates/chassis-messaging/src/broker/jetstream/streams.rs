@@ -13,7 +13,7 @@ use crate::topic::{DEAD_LETTERS, segment};
 
 /// Unanswered messages that a consumer may have over all its subscribers,
 /// delayed ones included.
-const MAX_ACK_PENDING: i64 = 4096;
+pub(super) const MAX_ACK_PENDING: usize = 4096;
 
 /// Makes the stream of a first segment, or checks the one that is there.
 pub(super) async fn ensure_stream(
@@ -84,7 +84,7 @@ pub(super) async fn ensure_consumer(context: &Context, subscription: &Subscripti
         ack_wait: subscription.ack_wait,
         max_deliver: subscription.max_deliver.map_or(-1, i64::from),
         filter_subject: subscription.topic.clone(),
-        max_ack_pending: MAX_ACK_PENDING,
+        max_ack_pending: MAX_ACK_PENDING as i64,
         ..pull::Config::default()
     };
     let found = context.get_consumer_from_stream::<pull::Config, _, _>(&name, stream).await;

@@ -1,0 +1,74 @@
+//! Scenarios of giving back what was not begun.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::kit::{Kit, QUIET, Verdict, ensure, said, text_of};
+use crate::broker::Subscription;
+
+pub(super) async fn a_released_delivery_does_not_count(kit: &Kit) -> Verdict {
+    let bench = kit.open().await?;
+    bench.send_keyed("a", "hello").await?;
+    bench.send_keyed("a", "next").await?;
+    let mut inlet = bench.subscribe(bench.subscription()).await?;
+    for _ in 0..3 {
+        inlet.expect("hello", 1).await?.release().await.map_err(said)?;
+    }
+    inlet.expect("hello", 1).await?.nak(Duration::ZERO).await.map_err(said)?;
+    inlet.expect("hello", 2).await?.release().await.map_err(said)?;
+    inlet.finish("hello", 2).await?;
+    inlet.finish("next", 1).await?;
+    inlet.quiet(QUIET).await?;
+    bench.close().await
+}
+
+/// What a subscriber holds back while it pauses, another one of the group gets, as a
+/// first attempt; and nothing is lost or repeated when it goes on.
+pub(super) async fn a_pause_leaves_the_messages_to_others(kit: &Kit) -> Verdict {
+    let bench = kit.open().await?;
+    let wide = Subscription { max_in_flight: 10, ..bench.subscription() };
+    let mut first = bench.subscribe(wide.clone()).await?;
+    for i in 0..10 {
+        bench.send(&i.to_string()).await?;
+    }
+    let held = first.next().await?;
+    first.0.pause().await;
+    let mut second = bench.subscribe(wide).await?;
+    for _ in 0..9 {
+        let delivery = second.next().await?;
+        let (text, attempt) = (text_of(&delivery), delivery.attempt);
+        ensure!(attempt == 1, "{text} came as attempt {attempt} without a first one");
+        delivery.ack().await.map_err(said)?;
+    }
+    held.ack().await.map_err(said)?;
+    drop(second);
+    bench.send("after").await?;
+    first.finish("after", 1).await?;
+    first.quiet(QUIET).await?;
+    bench.close().await
+}
+
+/// A key with more messages than find room to wait: none of them runs out of attempts
+/// before it had one.
+pub(super) async fn a_long_line_costs_no_attempts(kit: &Kit) -> Verdict {
+    const COUNT: usize = 1300;
+    let bench = kit.open().await?;
+    let sends = (0..COUNT).map(async |number| bench.send_keyed("hot", &number.to_string()).await);
+    for sent in futures_util::future::join_all(sends).await {
+        sent?;
+    }
+    let mut inlet = bench.subscribe(bench.subscription()).await?;
+    let first = inlet.next().await?;
+    // Time for the rest to be fetched, and for what finds no room to come once more.
+    inlet.quiet(Duration::from_millis(2500)).await?;
+    let mut seen = BTreeSet::from([text_of(&first)]);
+    first.ack().await.map_err(said)?;
+    while seen.len() < COUNT {
+        let delivery = inlet.next().await?;
+        let (text, attempt) = (text_of(&delivery), delivery.attempt);
+        ensure!(attempt == 1, "{text} came as attempt {attempt} without a first one");
+        ensure!(seen.insert(text), "{} came twice", text_of(&delivery));
+        delivery.ack().await.map_err(said)?;
+    }
+    bench.close().await
+}
