@@ -4,6 +4,8 @@
 //! `Ok`, or that "not found" is a healthy answer although it is an `Err`.
 //! Whoever knows the protocol says so once, here, and every layer asks.
 
+use std::time::Duration;
+
 /// The meaning of one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -11,6 +13,14 @@ pub enum Class {
     Success,
     /// The callee did not do its work, and it is the callee's fault.
     Failure,
+    /// The callee works and says that it is asked too much, as HTTP 429 and
+    /// `RESOURCE_EXHAUSTED` do. It counts for rates, but is no sign that the
+    /// callee is gone.
+    Overloaded,
+    /// The callee refused the request before it looked at it, as a refused HTTP/2
+    /// stream or a connection that goes away do. It says nothing about health,
+    /// and the request is safe to send again, whatever it was.
+    Refused,
     /// The answer says nothing about the callee, for example a cancelled call.
     Ignore,
 }
@@ -19,6 +29,12 @@ pub enum Class {
 pub trait Classify<T, E>: Clone + Send + Sync {
     /// Judges one answer. It is called once per call, on its hot path.
     fn classify(&self, result: Result<&T, &E>) -> Class;
+
+    /// For how long the callee asks to be left alone (`Retry-After`, gRPC
+    /// push-back). It is asked only about answers that are no success.
+    fn retry_after(&self, _result: Result<&T, &E>) -> Option<Duration> {
+        None
+    }
 }
 
 impl<T, E, F> Classify<T, E> for F

@@ -31,7 +31,7 @@
 //!
 //! use chassis_resilience::{
 //!     Classified, Decision, Profile, RetryPolicy,
-//!     breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitOpen},
+//!     breaker::{CircuitBreaker, CircuitBreakerLayer},
 //!     bulkhead::{Bulkhead, BulkheadLayer},
 //!     rate_limit::{RateLimit, RateLimitLayer},
 //!     retry::{RetryBudget, RetryLayer},
@@ -40,8 +40,7 @@
 //! };
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
-//! // What only the protocol knows: these requests are safe to send twice, and a
-//! // circuit that is open means that the request never left.
+//! // What only the protocol knows: these requests are safe to send twice.
 //! #[derive(Clone)]
 //! struct Reads;
 //!
@@ -52,7 +51,6 @@
 //!     fn decide(&self, _: u32, _: &u32, result: Result<&String, &BoxError>) -> Decision {
 //!         match result {
 //!             Ok(_) => Decision::Done,
-//!             Err(error) if error.is::<CircuitOpen>() => Decision::RetryFree,
 //!             Err(_) => Decision::Retry,
 //!         }
 //!     }
@@ -112,30 +110,45 @@ pub mod hedge;
 
 pub mod breaker;
 
+pub mod throttle;
+
 pub mod bulkhead;
+
+pub mod adaptive;
+
+pub mod shed;
 
 pub mod rate_limit;
 
 mod classify;
 mod histogram;
+mod judged;
 mod profile;
+mod rejection;
 mod ring;
 mod sync;
 
+pub use adaptive::{
+    AdaptiveLayer, AdaptiveLimit, AdaptiveSettings, AdaptiveStats, ConcurrencyLimited,
+};
 pub use breaker::{
-    BreakerSettings, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, InvalidSettings, Permit,
-    State, Stats, Transition,
+    BreakerEvent, BreakerSettings, CircuitBreaker, CircuitBreakerLayer, CircuitOpen,
+    InvalidSettings, Permit, State, Stats, Transition,
 };
 pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadLayer, BulkheadSettings};
 pub use classify::{Class, Classified, Classify};
 pub use hedge::{Hedge, HedgeLayer, HedgePolicy, HedgeSettings, HedgeStats};
+pub use judged::{Judged, Settle, Verdict};
 pub use profile::{Profile, ProfileSettings};
 pub use rate_limit::{
     Gcra, KeyedRateLimit, KeyedRateLimitLayer, RateLimit, RateLimitLayer, RateLimited, RateLimiter,
 };
+pub use rejection::{is_local_rejection, retry_in};
 pub use retry::{
     Backoff, BudgetSettings, Decision, RetryBudget, RetryLayer, RetryPolicy, RetrySettings,
 };
+pub use shed::{LoadShedLayer, Priority, Shed, ShedSettings, ShedStats, Shedder};
+pub use throttle::{Throttle, ThrottleLayer, ThrottleSettings, ThrottleStats, Throttled};
 pub use timeout::{Elapsed, TimeoutLayer};
 
 /// The error of all services here: the layer's own type, or the inner service's.

@@ -31,6 +31,11 @@ impl<T: Default> Ring<T> {
 
     /// Clears what is over at `now`. A `now` in the past changes nothing.
     pub(crate) fn advance(&mut self, now: Instant) {
+        self.advance_with(now, |_| {});
+    }
+
+    /// As [`Ring::advance`], and shows each slot before it is cleared, for who keeps a sum.
+    pub(crate) fn advance_with(&mut self, now: Instant, mut expired: impl FnMut(&T)) {
         let start = *self.head_start.get_or_insert(now);
         let elapsed = now.saturating_duration_since(start);
         if elapsed < self.width {
@@ -41,11 +46,12 @@ impl<T: Default> Ring<T> {
             Ok(passed) if (passed as usize) < self.slots.len() => {
                 for _ in 0..passed {
                     self.head = (self.head + 1) % self.slots.len();
-                    self.slots[self.head] = T::default();
+                    expired(&std::mem::take(&mut self.slots[self.head]));
                 }
                 self.head_start = Some(start + self.width * passed);
             }
             _ => {
+                self.slots.iter().for_each(expired);
                 self.clear();
                 self.head_start = Some(now);
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chassis_core::{BoxError, BoxFuture, Metrics};
 use chassis_resilience::breaker::{BreakerSettings, Permit};
-use chassis_resilience::{Class, Classify};
+use chassis_resilience::{Class, Classify, Settle, Verdict};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -212,16 +212,11 @@ impl Report {
         let now = Instant::now();
         let latency = now.saturating_duration_since(self.started);
         match class {
-            Class::Success => {
-                self.node.load.lock().success(latency, now);
-                permit.success(latency);
-            }
-            Class::Failure => {
-                self.node.load.lock().failure(latency, now);
-                permit.failure(latency);
-            }
-            Class::Ignore => permit.ignore(),
+            Class::Success => self.node.load.lock().success(latency, now),
+            Class::Failure | Class::Overloaded => self.node.load.lock().failure(latency, now),
+            Class::Refused | Class::Ignore => {}
         }
+        permit.settle(Verdict { class, latency, retry_after: None });
     }
 }
 

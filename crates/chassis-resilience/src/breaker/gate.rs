@@ -31,6 +31,8 @@ pub(super) struct Ticket {
 pub(super) enum Outcome {
     Success(Duration),
     Failure(Duration),
+    /// The callee says that it is asked too much.
+    Overloaded(Duration),
     /// The answer says nothing about the callee.
     Ignored,
     /// Nobody waited for the answer.
@@ -50,6 +52,8 @@ pub(super) enum Mode {
 struct Verdict {
     succeeded: bool,
     failed: bool,
+    /// A failure that may mean that the callee is gone.
+    hard: bool,
     slow: bool,
 }
 
@@ -61,6 +65,8 @@ pub(super) struct Gate {
     window: Window,
     generation: u64,
     open_until: Option<Instant>,
+    /// Until when the callee has asked to be left alone.
+    asked_until: Option<Instant>,
     closed_at: Option<Instant>,
     /// Openings in a row: it sets the length of the next open time.
     streak: u32,
@@ -83,6 +89,7 @@ impl Gate {
             mode: Mode::Automatic,
             generation: 0,
             open_until: None,
+            asked_until: None,
             closed_at: None,
             streak: 0,
             probes: 0,
@@ -168,6 +175,29 @@ impl Gate {
         }
     }
 
+    /// The callee asks to be left alone. It is heard when its failures open the circuit.
+    pub(super) fn hint(&mut self, ticket: Ticket, now: Instant, retry_after: Duration) {
+        if ticket.generation == self.generation {
+            let until = now.checked_add(retry_after.min(self.settings.open_max));
+            self.asked_until = self.asked_until.max(until);
+        }
+    }
+
+    /// Other settings, from the next call on. A window of another shape begins empty; an open
+    /// time that has begun stays. `settings` must be valid.
+    pub(super) fn update(&mut self, settings: BreakerSettings) {
+        let shape = |s: &BreakerSettings| (s.window, s.window_calls, s.buckets);
+        if shape(&self.settings) != shape(&settings) {
+            self.window = Window::new(&settings);
+        }
+        self.settings = settings;
+        self.machine.fit(settings.consecutive_failures);
+    }
+
+    pub(super) fn settings(&self) -> BreakerSettings {
+        self.settings
+    }
+
     /// A manual mode; it lasts until the next mode or [`Gate::reset`].
     pub(super) fn set_mode(&mut self, mode: Mode) {
         self.mode = mode;
@@ -178,9 +208,11 @@ impl Gate {
     pub(super) fn reset(&mut self) {
         self.set_mode(Mode::Automatic);
         self.machine.reset();
+        self.machine.fit(self.settings.consecutive_failures);
         self.window.clear();
         self.streak = 0;
         self.closed_at = None;
+        self.asked_until = None;
     }
 
     /// `transitions` is left zero: the handle counts what it publishes.
@@ -202,14 +234,17 @@ impl Gate {
 
     fn judge(&self, outcome: Outcome) -> Verdict {
         let slow = |took: Duration| self.settings.slow_call.is_some_and(|limit| took >= limit);
-        let (succeeded, failed, slow) = match outcome {
-            Outcome::Success(took) => (true, false, slow(took)),
-            Outcome::Failure(took) => (false, true, slow(took)),
-            Outcome::Ignored => (false, false, false),
+        let nothing = Verdict { succeeded: false, failed: false, hard: false, slow: false };
+        match outcome {
+            Outcome::Success(took) => Verdict { succeeded: true, slow: slow(took), ..nothing },
+            Outcome::Failure(took) => {
+                Verdict { failed: true, hard: true, slow: slow(took), ..nothing }
+            }
+            Outcome::Overloaded(took) => Verdict { failed: true, slow: slow(took), ..nothing },
+            Outcome::Ignored => nothing,
             // Whoever waited that long and left has seen a slow call.
-            Outcome::Dropped(held) => (false, false, slow(held)),
-        };
-        Verdict { succeeded, failed, slow }
+            Outcome::Dropped(held) => Verdict { slow: slow(held), ..nothing },
+        }
     }
 
     fn settle_call(&mut self, now: Instant, verdict: Verdict) {
@@ -218,7 +253,7 @@ impl Gate {
         }
         let tally = self.window.record(now, verdict.failed, verdict.slow);
         let tripped = tally.trips(&self.settings);
-        if verdict.failed || tripped {
+        if verdict.hard || tripped {
             self.machine.failed(tripped);
         } else if verdict.succeeded {
             self.machine.succeeded();
@@ -244,8 +279,10 @@ impl Gate {
             self.proven += 1;
             if self.proven >= self.settings.successes_to_close {
                 self.machine.succeeded();
+                self.machine.fit(self.settings.consecutive_failures);
                 self.generation += 1;
                 self.window.clear();
+                self.asked_until = None;
                 self.closed_at = Some(now);
             }
         }
@@ -259,7 +296,8 @@ impl Gate {
             Backoff { base: self.settings.open_for, cap: self.settings.open_max, factor: 2.0 };
         // Equal jitter: at least half, so that the callee gets its rest.
         let half = growth.ceiling(self.streak) / 2;
-        self.open_until = now.checked_add(half + half.mul_f64(self.random.f64()));
+        let asked = self.asked_until.take().map_or(Duration::ZERO, |at| until(Some(at), now));
+        self.open_until = now.checked_add(half.max(asked) + half.mul_f64(self.random.f64()));
     }
 
     fn start_probing(&mut self, now: Instant) {

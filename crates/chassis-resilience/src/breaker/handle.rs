@@ -4,20 +4,26 @@
 //! (hooks, watchers) runs outside that lock, so that a slow hook delays its own
 //! call and nobody else's.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
 
-use parking_lot::{Mutex, RwLock};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
 
 use super::{
-    BreakerSettings, CircuitOpen, Permit, State, Stats, Transition,
+    BreakerEvent, BreakerSettings, CircuitOpen, InvalidSettings, Permit, State, Stats, Transition,
     gate::{Gate, Mode, Outcome, Ticket},
 };
+use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 
-type Hook = Arc<dyn Fn(Transition<'_>) + Send + Sync>;
+type Hooks<T> = RwLock<Arc<[Arc<dyn Fn(T) + Send + Sync>]>>;
+
+/// So many events wait for a slow listener before it loses the oldest.
+const EVENTS: usize = 64;
 
 /// A circuit breaker for one callee. Clones are the same breaker.
 #[derive(Clone)]
@@ -27,11 +33,13 @@ pub struct CircuitBreaker {
 
 struct Inner {
     name: Arc<str>,
-    settings: BreakerSettings,
     gate: Mutex<Gate>,
     transitions: AtomicU64,
-    hooks: RwLock<Vec<Hook>>,
+    on_transition: Hooks<Transition>,
+    on_rejection: Hooks<CircuitOpen>,
     watch: watch::Sender<State>,
+    // Made when somebody listens: there is a breaker for each endpoint, and few are watched.
+    events: OnceLock<broadcast::Sender<BreakerEvent>>,
 }
 
 impl CircuitBreaker {
@@ -44,11 +52,12 @@ impl CircuitBreaker {
         CircuitBreaker {
             inner: Arc::new(Inner {
                 name: name.into(),
-                settings,
                 gate: Mutex::new(Gate::new(settings, fastrand::u64(..))),
                 transitions: AtomicU64::new(0),
-                hooks: RwLock::new(Vec::new()),
+                on_transition: RwLock::new(Arc::default()),
+                on_rejection: RwLock::new(Arc::default()),
                 watch: watch::Sender::new(State::Closed),
+                events: OnceLock::new(),
             }),
         }
     }
@@ -59,8 +68,19 @@ impl CircuitBreaker {
     }
 
     /// The settings in force.
-    pub fn settings(&self) -> &BreakerSettings {
-        &self.inner.settings
+    pub fn settings(&self) -> BreakerSettings {
+        self.inner.gate.lock().settings()
+    }
+
+    /// Changes the settings, from the next call on. An open time that has begun
+    /// stays; a window of another length begins empty.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of its range; then nothing changes.
+    pub fn update(&self, settings: BreakerSettings) -> Result<(), InvalidSettings> {
+        settings.validate()?;
+        self.inner.gate.lock().update(settings);
+        Ok(())
     }
 
     /// Asks to make a call at `now`. The permit must say how the call ended.
@@ -70,8 +90,14 @@ impl CircuitBreaker {
     pub fn try_acquire(&self, now: Instant) -> Result<Permit, CircuitOpen> {
         match self.change(|gate| gate.admit(now.into_std())) {
             Ok(ticket) => Ok(Permit::new(self.clone(), ticket, now)),
-            Err(retry_in) => Err(CircuitOpen { retry_in }),
+            Err(retry_in) => Err(self.rejected(CircuitOpen { retry_in })),
         }
+    }
+
+    fn rejected(&self, open: CircuitOpen) -> CircuitOpen {
+        call_all(&self.inner.on_rejection, open);
+        self.send(BreakerEvent::Rejected(open));
+        open
     }
 
     /// Whether [`CircuitBreaker::try_acquire`] would give a permit now. For a
@@ -118,17 +144,40 @@ impl CircuitBreaker {
         self.inner.watch.subscribe()
     }
 
+    /// Follows all that happens: transitions and rejections. At most 64 events
+    /// wait for a receiver; one that is slower is told how many it has missed.
+    pub fn events(&self) -> broadcast::Receiver<BreakerEvent> {
+        self.inner.events.get_or_init(|| broadcast::Sender::new(EVENTS)).subscribe()
+    }
+
     /// Calls `hook` on each change of state, on the task that caused it. Hooks
     /// live as long as the breaker; they should be quick.
     ///
     /// Two changes at nearly the same time may reach a hook in either order; use
     /// [`CircuitBreaker::subscribe`] for the state, and hooks for counting.
-    pub fn on_transition(&self, hook: impl Fn(Transition<'_>) + Send + Sync + 'static) {
-        self.inner.hooks.write().push(Arc::new(hook));
+    pub fn on_transition(&self, hook: impl Fn(Transition) + Send + Sync + 'static) {
+        add(&self.inner.on_transition, hook);
     }
 
-    pub(super) fn settle(&self, ticket: Ticket, now: Instant, outcome: Outcome) {
-        self.change(|gate| gate.settle(ticket, now.into_std(), outcome));
+    /// Calls `hook` on each refused call, on the task of the caller.
+    pub fn on_rejection(&self, hook: impl Fn(CircuitOpen) + Send + Sync + 'static) {
+        add(&self.inner.on_rejection, hook);
+    }
+
+    pub(super) fn settle(
+        &self,
+        ticket: Ticket,
+        now: Instant,
+        outcome: Outcome,
+        retry_after: Option<Duration>,
+    ) {
+        let now = now.into_std();
+        self.change(|gate| {
+            if let Some(retry_after) = retry_after {
+                gate.hint(ticket, now, retry_after);
+            }
+            gate.settle(ticket, now, outcome);
+        });
     }
 
     /// Runs `change` under the lock and publishes the transition, if it made one.
@@ -154,11 +203,30 @@ impl CircuitBreaker {
             *seen = state;
             changed
         });
-        // Copied out, so that a hook may use this breaker.
-        let hooks = self.inner.hooks.read().clone();
-        for hook in hooks {
-            hook(Transition { breaker: &self.inner.name, from, to });
+        let transition = Transition { breaker: self.inner.name.clone(), from, to };
+        self.send(BreakerEvent::Transition(transition.clone()));
+        call_all(&self.inner.on_transition, transition);
+    }
+
+    fn send(&self, event: BreakerEvent) {
+        if let Some(events) = self.inner.events.get() {
+            // An error means that nobody listens any more.
+            let _ = events.send(event);
         }
+    }
+}
+
+fn add<T>(hooks: &Hooks<T>, hook: impl Fn(T) + Send + Sync + 'static) {
+    let mut hooks = hooks.write();
+    let more = hooks.iter().cloned().chain([Arc::new(hook) as Arc<_>]).collect();
+    *hooks = more;
+}
+
+fn call_all<T: Clone>(hooks: &Hooks<T>, with: T) {
+    // Copied out, so that a hook may use this breaker.
+    let hooks = hooks.read().clone();
+    for hook in hooks.iter() {
+        hook(with.clone());
     }
 }
 

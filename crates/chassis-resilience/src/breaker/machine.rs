@@ -36,6 +36,7 @@ pub(super) struct Machine {
     machine: StateMachine<Policy, PhaseReader>,
     phase: PhaseReader,
     rates: RatePolicy,
+    consecutive: u32,
 }
 
 impl Machine {
@@ -43,10 +44,18 @@ impl Machine {
     pub(super) fn new(consecutive: u32) -> Self {
         let phase = PhaseReader(Arc::new(AtomicU8::new(CLOSED)));
         let rates = RatePolicy(Arc::new(AtomicBool::new(false)));
-        let consecutive = if consecutive == 0 { u32::MAX } else { consecutive };
-        let policy = consecutive_failures(consecutive, std::iter::repeat(Duration::ZERO))
-            .or_else(rates.clone());
-        Machine { machine: StateMachine::new(policy, phase.clone()), phase, rates }
+        let limit = if consecutive == 0 { u32::MAX } else { consecutive };
+        let policy =
+            consecutive_failures(limit, std::iter::repeat(Duration::ZERO)).or_else(rates.clone());
+        Machine { machine: StateMachine::new(policy, phase.clone()), phase, rates, consecutive }
+    }
+
+    /// Takes another number of consecutive failures, at the latest when the circuit is closed
+    /// again: failsafe's policy cannot be changed, and a new one begins closed.
+    pub(super) fn fit(&mut self, consecutive: u32) {
+        if self.consecutive != consecutive && self.phase() == Phase::Closed {
+            *self = Machine::new(consecutive);
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {

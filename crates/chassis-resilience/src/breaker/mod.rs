@@ -37,4 +37,4 @@ pub use layer::CircuitBreakerLayer;
 pub use permit::Permit;
 pub use service::{CircuitBreakerService, ResponseFuture};
 pub use settings::BreakerSettings;
-pub use stats::{State, Stats, Transition};
+pub use stats::{BreakerEvent, State, Stats, Transition};

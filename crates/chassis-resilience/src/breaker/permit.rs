@@ -11,6 +11,7 @@ use super::{
     CircuitBreaker,
     gate::{Outcome, Ticket},
 };
+use crate::{Class, Settle, Verdict};
 
 /// Leave to make one call. Say how it ended; dropping it gives the place back.
 ///
@@ -31,25 +32,37 @@ impl Permit {
 
     /// The callee did its work within `latency`.
     pub fn success(self, latency: Duration) {
-        self.end(latency, Outcome::Success(latency));
+        self.end(latency, Outcome::Success(latency), None);
     }
 
     /// The callee failed after `latency`.
     pub fn failure(self, latency: Duration) {
-        self.end(latency, Outcome::Failure(latency));
+        self.end(latency, Outcome::Failure(latency), None);
     }
 
     /// The answer says nothing about the callee.
     pub fn ignore(self) {
-        self.end(Duration::ZERO, Outcome::Ignored);
+        self.end(Duration::ZERO, Outcome::Ignored, None);
     }
 
-    fn end(mut self, latency: Duration, outcome: Outcome) {
+    fn end(mut self, latency: Duration, outcome: Outcome, retry_after: Option<Duration>) {
         // The call ended `latency` after the instant that the caller named, so
         // that a caller with its own clock is consistent with itself.
         let now = self.taken_at.checked_add(latency).unwrap_or(self.taken_at);
         if let Some(ticket) = self.ticket.take() {
-            self.breaker.settle(ticket, now, outcome);
+            self.breaker.settle(ticket, now, outcome, retry_after);
+        }
+    }
+}
+
+impl Settle for Permit {
+    fn settle(self, verdict: Verdict) {
+        let took = verdict.latency;
+        match verdict.class {
+            Class::Success => self.success(took),
+            Class::Failure => self.end(took, Outcome::Failure(took), verdict.retry_after),
+            Class::Overloaded => self.end(took, Outcome::Overloaded(took), verdict.retry_after),
+            Class::Refused | Class::Ignore => self.ignore(),
         }
     }
 }
@@ -59,7 +72,7 @@ impl Drop for Permit {
         if let Some(ticket) = self.ticket.take() {
             let now = Instant::now();
             let held = now.saturating_duration_since(self.taken_at);
-            self.breaker.settle(ticket, now, Outcome::Dropped(held));
+            self.breaker.settle(ticket, now, Outcome::Dropped(held), None);
         }
     }
 }

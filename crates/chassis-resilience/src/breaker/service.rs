@@ -4,18 +4,15 @@
 //! but idle must not sit on one of the few probes.
 
 use std::{
-    future::Future,
-    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::{CircuitBreaker, CircuitOpen, Permit};
-use crate::{BoxError, Class, Classify};
+use super::{CircuitBreaker, Permit};
+use crate::{BoxError, Class, Classify, Judged};
 
 /// Makes calls only with a permit of its [`CircuitBreaker`].
 #[derive(Clone, Debug)]
@@ -56,65 +53,15 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let started = Instant::now();
-        let state = match self.breaker.try_acquire(started) {
-            Ok(permit) => State::Calling {
-                future: self.inner.call(request),
-                permit: Some(permit),
-                classify: self.classify.clone(),
-                started,
-            },
-            Err(refused) => State::Refused { refused },
-        };
-        ResponseFuture { state }
-    }
-}
-
-pin_project! {
-    /// The answer, or [`CircuitOpen`]. Dropping it gives the permit back.
-    #[derive(Debug)]
-    pub struct ResponseFuture<F, C> {
-        #[pin]
-        state: State<F, C>,
-    }
-}
-
-pin_project! {
-    #[derive(Debug)]
-    #[project = StateProj]
-    enum State<F, C> {
-        Calling {
-            #[pin]
-            future: F,
-            permit: Option<Permit>,
-            classify: C,
-            started: Instant,
-        },
-        Refused { refused: CircuitOpen },
-    }
-}
-
-impl<F, C, T, E> Future for ResponseFuture<F, C>
-where
-    F: Future<Output = Result<T, E>>,
-    E: Into<BoxError>,
-    C: Classify<T, E>,
-{
-    type Output = Result<T, BoxError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Refused { refused } => Poll::Ready(Err((*refused).into())),
-            StateProj::Calling { future, permit, classify, started } => {
-                let result = ready!(future.poll(cx));
-                if let Some(permit) = permit.take() {
-                    match classify.classify(result.as_ref()) {
-                        Class::Success => permit.success(started.elapsed()),
-                        Class::Failure => permit.failure(started.elapsed()),
-                        Class::Ignore => permit.ignore(),
-                    }
-                }
-                Poll::Ready(result.map_err(Into::into))
+        match self.breaker.try_acquire(started) {
+            Ok(permit) => {
+                let future = self.inner.call(request);
+                Judged::calling(future, permit, self.classify.clone(), started)
             }
+            Err(refused) => Judged::refused(refused),
         }
     }
 }
+
+/// The answer, or [`CircuitOpen`](super::CircuitOpen). Dropping it gives the permit back.
+pub type ResponseFuture<F, C> = Judged<F, C, Permit>;

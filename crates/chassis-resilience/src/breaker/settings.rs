@@ -9,11 +9,18 @@ use std::time::Duration;
 
 use super::InvalidSettings;
 
+/// The longest window of calls: some megabytes would be spent beyond it.
+const MOST_CALLS: u32 = 100_000;
+
 /// The numbers of a [`CircuitBreaker`](super::CircuitBreaker).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerSettings {
     /// The past that the rates are taken over.
     pub window: Duration,
+    /// Instead of the past, the last so many calls, 1 to 100 000: for a callee
+    /// that is called too seldom for any time. `None` by default. `window` then
+    /// only says how long a circuit must stay closed to count as recovered.
+    pub window_calls: Option<u32>,
     /// Into how many slots the window is cut; it slides by one slot. 1 to 1 000.
     pub buckets: usize,
     /// The rates say nothing below so many calls in the window.
@@ -31,7 +38,9 @@ pub struct BreakerSettings {
     /// of it, so that callers do not come back at the same moment.
     pub open_for: Duration,
     /// The open time doubles with each opening that follows a failed probe, or
-    /// that comes within one window after closing, up to this.
+    /// that comes within one window after closing, up to this. A callee that asks
+    /// to be left alone for longer (`Retry-After`) is heard up to this, too; the
+    /// jitter comes on top of what it asked for.
     pub open_max: Duration,
     /// So many probes may be under way at the same time in half-open.
     pub half_open_permits: u32,
@@ -50,6 +59,7 @@ impl Default for BreakerSettings {
     fn default() -> Self {
         BreakerSettings {
             window: Duration::from_secs(10),
+            window_calls: None,
             buckets: 10,
             min_calls: 20,
             failure_rate: 0.5,
@@ -75,6 +85,16 @@ impl BreakerSettings {
             (!self.window.is_zero(), "window", "longer than zero"),
             ((1..=1_000).contains(&self.buckets), "buckets", "from 1 to 1000"),
             (self.min_calls > 0, "min_calls", "at least 1"),
+            (
+                self.window_calls.is_none_or(|calls| (1..=MOST_CALLS).contains(&calls)),
+                "window_calls",
+                "from 1 to 100000",
+            ),
+            (
+                self.window_calls.is_none_or(|calls| self.min_calls <= calls),
+                "min_calls",
+                "at most window_calls",
+            ),
             (rate(self.failure_rate), "failure_rate", "above 0 and at most 1"),
             (rate(self.slow_rate), "slow_rate", "above 0 and at most 1"),
             (self.slow_call.is_none_or(|slow| !slow.is_zero()), "slow_call", "longer than zero"),
@@ -95,7 +115,8 @@ impl BreakerSettings {
         let rate = |rate: f64| if rate > 0.0 { rate.min(1.0) } else { 1.0 };
         self.window = self.window.max(tick);
         self.buckets = self.buckets.clamp(1, 1_000);
-        self.min_calls = self.min_calls.max(1);
+        self.window_calls = self.window_calls.map(|calls| calls.clamp(1, MOST_CALLS));
+        self.min_calls = self.min_calls.clamp(1, self.window_calls.unwrap_or(u32::MAX));
         self.failure_rate = rate(self.failure_rate);
         self.slow_rate = rate(self.slow_rate);
         self.slow_call = self.slow_call.map(|slow| slow.max(tick));
@@ -119,7 +140,9 @@ mod tests {
     #[test]
     fn names_the_wrong_setting_and_clamping_mends_it() {
         type Spoil = fn(&mut BreakerSettings);
-        let table: [(&str, Spoil); 11] = [
+        let table: [(&str, Spoil); 13] = [
+            ("window_calls", |s| s.window_calls = Some(0)),
+            ("min_calls", |s| s.window_calls = Some(s.min_calls - 1)),
             ("window", |s| s.window = Duration::ZERO),
             ("buckets", |s| s.buckets = 0),
             ("min_calls", |s| s.min_calls = 0),

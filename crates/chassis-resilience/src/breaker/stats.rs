@@ -2,6 +2,10 @@
 //!
 //! Plain numbers, read when somebody asks: this crate knows no metrics library.
 
+use std::sync::Arc;
+
+use super::CircuitOpen;
+
 /// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
@@ -34,14 +38,24 @@ impl State {
 }
 
 /// A change of state, as a hook sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transition<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
     /// The name of the breaker.
-    pub breaker: &'a str,
+    pub breaker: Arc<str>,
     /// The state before.
     pub from: State,
     /// The state after.
     pub to: State,
+}
+
+/// What happens at a breaker, as [`CircuitBreaker::events`](super::CircuitBreaker::events)
+/// tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BreakerEvent {
+    /// The state changed.
+    Transition(Transition),
+    /// A call was refused.
+    Rejected(CircuitOpen),
 }
 
 /// A snapshot of a breaker.

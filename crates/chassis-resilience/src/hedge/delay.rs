@@ -98,8 +98,11 @@ impl Delay {
     fn refresh(&mut self) {
         self.unseen = 0;
         let enough = self.newer.len() + self.older.len() >= u64::from(self.settings.min_samples);
-        let quantile =
-            if enough { self.newer.quantile_with(&self.older, self.settings.quantile) } else { None };
+        let quantile = if enough {
+            self.newer.quantile_with(&self.older, self.settings.quantile)
+        } else {
+            None
+        };
         self.known = quantile.map(|delay| delay.max(self.settings.min_delay));
     }
 }

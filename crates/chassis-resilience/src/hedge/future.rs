@@ -58,10 +58,9 @@ where
     ) -> Self {
         let copy = match spare {
             None => Copy::None,
-            Some((delay, request, service)) => Copy::Waiting {
-                delay: tokio::time::sleep(delay),
-                spare: Some((request, service)),
-            },
+            Some((delay, request, service)) => {
+                Copy::Waiting { delay: tokio::time::sleep(delay), spare: Some((request, service)) }
+            }
         };
         ResponseFuture { first: Some(first), copy, policy, budget, watch }
     }

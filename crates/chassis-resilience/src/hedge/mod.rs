@@ -18,9 +18,9 @@
 //! balancer and the attempt timeout, so that the copy can go elsewhere.
 
 mod delay;
+mod future;
 mod handle;
 mod layer;
-mod future;
 mod policy;
 mod service;
 

@@ -28,6 +28,8 @@ pin_project! {
         // What a further attempt needs; `None` if there will be none.
         spare: Option<(Req, Retry<P, S>)>,
         attempt: u32,
+        // The callee has refused it once, and it was sent again for that.
+        refused: bool,
     }
 }
 
@@ -45,13 +47,13 @@ where
     S: Service<Req>,
 {
     pub(super) fn new(future: S::Future, spare: Option<(Req, Retry<P, S>)>) -> Self {
-        ResponseFuture { state: State::Calling { future }, spare, attempt: 1 }
+        ResponseFuture { state: State::Calling { future }, spare, attempt: 1, refused: false }
     }
 }
 
 impl<P, S, Req> Future for ResponseFuture<P, S, Req>
 where
-    P: RetryPolicy<Req, S::Response, S::Error>,
+    P: RetryPolicy<Req, S::Response, BoxError>,
     S: Service<Req>,
     S::Error: Into<BoxError>,
 {
@@ -62,14 +64,19 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
-                    let result = ready!(future.poll(cx));
-                    let delay = this.spare.as_ref().and_then(|(request, retry)| {
-                        retry.next_delay(*this.attempt, request, result.as_ref())
+                    let result = ready!(future.poll(cx)).map_err(Into::into);
+                    let next = this.spare.as_ref().and_then(|(request, retry)| {
+                        retry.next(*this.attempt, *this.refused, request, result.as_ref())
                     });
-                    let Some(delay) = delay else {
-                        return Poll::Ready(result.map_err(Into::into));
+                    let Some(next) = next else {
+                        return Poll::Ready(result);
                     };
-                    let sleep = tokio::time::sleep(delay);
+                    if next.transparent {
+                        *this.refused = true;
+                    } else {
+                        *this.attempt += 1;
+                    }
+                    let sleep = tokio::time::sleep(next.delay);
                     this.state.set(State::Waiting { sleep });
                 }
                 StateProj::Waiting { sleep } => {
@@ -78,7 +85,7 @@ where
                 }
                 StateProj::Readying => {
                     // Empty only if this future is polled after it has ended.
-                    let Some((request, mut retry)) = this.spare.take() else {
+                    let Some((mut request, mut retry)) = this.spare.take() else {
                         return Poll::Pending;
                     };
                     match retry.inner.poll_ready(cx) {
@@ -89,12 +96,14 @@ where
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                         Poll::Ready(Ok(())) => {}
                     }
-                    *this.attempt += 1;
-                    let copy = if *this.attempt < retry.settings.max_attempts {
+                    let copy = if retry.needs_copy(*this.attempt, *this.refused) {
                         retry.policy.clone_request(&request)
                     } else {
                         None
                     };
+                    if *this.attempt > 1 {
+                        retry.policy.mark_attempt(&mut request, *this.attempt);
+                    }
                     let future = retry.inner.call(request);
                     *this.spare = copy.map(|copy| (copy, retry));
                     this.state.set(State::Calling { future });

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Backoff;
+use crate::Class;
 
 /// What should follow an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,25 @@ pub enum Decision {
     /// Try again after the backoff without paying: the request provably never
     /// left, so another attempt adds no load to the callee.
     RetryFree,
+    /// The callee refused the request before it looked at it. The first time, try
+    /// again at once and without paying (gRFC A6, "transparent retries"); it is
+    /// not counted as an attempt. After that it is a [`Decision::Retry`].
+    Refused,
+}
+
+impl Decision {
+    /// What follows from the meaning of an answer: `safe` says whether the
+    /// request may be done twice, `retry_after` what the callee asked for.
+    ///
+    /// An overloaded callee is only asked again if it says when.
+    pub fn from_class(class: Class, safe: bool, retry_after: Option<Duration>) -> Self {
+        match (class, retry_after) {
+            (Class::Refused, _) => Decision::Refused,
+            (Class::Failure | Class::Overloaded, Some(wait)) if safe => Decision::RetryAfter(wait),
+            (Class::Failure, None) if safe => Decision::Retry,
+            _ => Decision::Done,
+        }
+    }
 }
 
 /// Decides about attempts of one kind of request.
@@ -31,8 +53,19 @@ pub trait RetryPolicy<Req, Res, E>: Clone {
 
     /// Judges the answer to attempt number `attempt` (1 = the first one).
     ///
-    /// It is not asked after the last allowed attempt.
+    /// It is not asked about what a layer of this process refused
+    /// ([`is_local_rejection`](crate::is_local_rejection)): that is never retried.
+    /// After the last allowed attempt only [`Decision::Refused`] counts.
     fn decide(&self, attempt: u32, request: &Req, result: Result<&Res, &E>) -> Decision;
+
+    /// Until when the caller waits. No attempt is begun at or after that time.
+    fn deadline(&self, _request: &Req) -> Option<Instant> {
+        None
+    }
+
+    /// Writes into a further attempt which one it is (2 = the first retry), for a
+    /// protocol that has a header for it.
+    fn mark_attempt(&self, _request: &mut Req, _attempt: u32) {}
 }
 
 /// The bounds of a [`RetryLayer`](super::RetryLayer) besides the budget.
@@ -54,6 +87,29 @@ impl Default for RetrySettings {
             max_attempts: 3,
             backoff: Backoff::default(),
             max_retry_after: Duration::from_secs(5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_from_the_meaning_of_an_answer() {
+        use Decision::{Done, Refused, Retry, RetryAfter};
+        let second = Duration::from_secs(1);
+        for (class, safe, hint, expected) in [
+            (Class::Success, true, None, Done),
+            (Class::Ignore, true, Some(second), Done),
+            (Class::Failure, true, None, Retry),
+            (Class::Failure, true, Some(second), RetryAfter(second)),
+            (Class::Failure, false, Some(second), Done),
+            (Class::Overloaded, true, None, Done),
+            (Class::Overloaded, true, Some(second), RetryAfter(second)),
+            (Class::Refused, false, None, Refused),
+        ] {
+            assert_eq!(Decision::from_class(class, safe, hint), expected, "{class:?} {safe}");
         }
     }
 }

@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tower::Service;
 
 use super::{Decision, ResponseFuture, RetryBudget, RetryPolicy, RetrySettings};
-use crate::BoxError;
+use crate::{BoxError, is_local_rejection};
 
 /// Retries calls to the inner service.
 ///
@@ -26,39 +27,66 @@ pub struct Retry<P, S> {
     pub(super) inner: S,
 }
 
+/// A further attempt.
+pub(super) struct Next {
+    pub(super) delay: Duration,
+    /// It does not count as an attempt.
+    pub(super) transparent: bool,
+}
+
 impl<P, S> Retry<P, S> {
-    /// The wait before the next attempt; `None` if the answer stands.
-    pub(super) fn next_delay<Req, Res, E>(
+    /// The next attempt; `None` if the answer stands. `refused` tells whether the
+    /// callee has refused this request before.
+    pub(super) fn next<Req, Res>(
         &self,
         attempt: u32,
+        refused: bool,
         request: &Req,
-        result: Result<&Res, &E>,
-    ) -> Option<Duration>
+        result: Result<&Res, &BoxError>,
+    ) -> Option<Next>
     where
-        P: RetryPolicy<Req, Res, E>,
+        P: RetryPolicy<Req, Res, BoxError>,
     {
-        if attempt >= self.settings.max_attempts {
+        if result.is_err_and(|error| is_local_rejection(&**error)) {
             return None;
         }
-        let (asked, pays) = match self.policy.decide(attempt, request, result) {
+        let decision = self.policy.decide(attempt, request, result);
+        let transparent = decision == Decision::Refused && !refused;
+        if attempt >= self.settings.max_attempts && !transparent {
+            return None;
+        }
+        let (asked, pays) = match decision {
             Decision::Done => return None,
-            Decision::Retry => (Duration::ZERO, true),
+            Decision::Retry | Decision::Refused => (Duration::ZERO, true),
             Decision::RetryFree => (Duration::ZERO, false),
             Decision::RetryAfter(asked) if asked > self.settings.max_retry_after => return None,
             Decision::RetryAfter(asked) => (asked, true),
         };
-        if pays && !self.budget.withdraw() {
-            return None;
-        }
         // The jitter comes on top of what the server asked for: it told
         // everybody the same number.
-        Some(asked + self.settings.backoff.delay(attempt, fastrand::f64()))
+        let backoff = || asked + self.settings.backoff.delay(attempt, fastrand::f64());
+        let delay = if transparent { Duration::ZERO } else { backoff() };
+        // The answer that is there is better than none.
+        let begins = Instant::now().checked_add(delay);
+        let deadline = self.policy.deadline(request);
+        if deadline.is_some_and(|deadline| begins.is_none_or(|begins| begins >= deadline)) {
+            return None;
+        }
+        if pays && !transparent && !self.budget.withdraw() {
+            return None;
+        }
+        Some(Next { delay, transparent })
+    }
+
+    /// Whether a copy of the request is of any use for a further attempt.
+    pub(super) fn needs_copy(&self, attempt: u32, refused: bool) -> bool {
+        self.settings.max_attempts > 1 && (attempt < self.settings.max_attempts || !refused)
     }
 }
 
 impl<P, S, Req> Service<Req> for Retry<P, S>
 where
-    P: RetryPolicy<Req, S::Response, S::Error>,
+    P: RetryPolicy<Req, S::Response, BoxError>,
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
 {
@@ -73,7 +101,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         self.budget.deposit();
         let copy =
-            if self.settings.max_attempts > 1 { self.policy.clone_request(&request) } else { None };
+            if self.needs_copy(1, false) { self.policy.clone_request(&request) } else { None };
         let future = self.inner.call(request);
         // Cloned after the call, so that the copy does not take the readiness
         // with it, and only for requests that may need it.

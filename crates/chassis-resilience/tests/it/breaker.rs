@@ -6,8 +6,8 @@ use std::{
 };
 
 use chassis_resilience::{
-    BoxError, BreakerSettings, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, Class, Classified,
-    State,
+    BoxError, BreakerEvent, BreakerSettings, CircuitBreaker, CircuitBreakerLayer, CircuitOpen,
+    Class, Classified, Classify, State,
 };
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
@@ -207,4 +207,96 @@ fn a_watcher_ends_with_the_real_state_whoever_was_last() {
         });
         assert_eq!(*watch.borrow(), breaker.state());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panicking_classifier_gives_the_probe_back() {
+    let breaker = breaker();
+    open_and_wait(&breaker).await;
+    let classify = |_: Result<&u32, &BoxError>| -> Class { panic!("on purpose") };
+    let callee = service_fn(|request: u32| async move { Ok::<_, BoxError>(request) });
+    let service = CircuitBreakerLayer::new(breaker.clone(), classify).layer(callee);
+    assert!(tokio::spawn(service.oneshot(1)).await.unwrap_err().is_panic());
+    assert_eq!((breaker.state(), breaker.stats().probes), (State::HalfOpen, 0));
+}
+
+/// Every answer is a failure that asks for a pause.
+#[derive(Clone)]
+struct Busy(Duration);
+
+impl Classify<u32, BoxError> for Busy {
+    fn classify(&self, _: Result<&u32, &BoxError>) -> Class {
+        Class::Overloaded
+    }
+
+    fn retry_after(&self, _: Result<&u32, &BoxError>) -> Option<Duration> {
+        Some(self.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_extends_the_open_time_up_to_its_cap() {
+    for (asked, least) in [(30_000 * MS, 30_000 * MS), (3_600_000 * MS, 60_000 * MS)] {
+        let settings = BreakerSettings { min_calls: 10, ..BreakerSettings::default() };
+        let breaker = CircuitBreaker::new("greeter", settings);
+        let callee = service_fn(|request: u32| async move { Ok::<_, BoxError>(request) });
+        let service = CircuitBreakerLayer::new(breaker.clone(), Busy(asked)).layer(callee);
+        for _ in 0..9 {
+            service.clone().oneshot(1).await.unwrap();
+        }
+        assert_eq!(breaker.state(), State::Closed, "overload alone is not a row of failures");
+        service.clone().oneshot(1).await.unwrap();
+        assert_eq!(breaker.state(), State::Open, "but it counts for the rate");
+        let open = cause::<CircuitOpen>(service.clone().oneshot(1).await.unwrap_err());
+        assert!(open.retry_in >= least, "{:?}", open.retry_in);
+        assert!(open.retry_in <= least + settings.open_for / 2, "{:?}", open.retry_in);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_change_at_run_time() {
+    let breaker = breaker();
+    fail(&breaker, 1);
+    let settings = BreakerSettings { consecutive_failures: 3, ..breaker.settings() };
+    breaker.update(settings).unwrap();
+    fail(&breaker, 2);
+    assert_eq!(breaker.state(), State::Closed, "the row begins anew with its new length");
+    fail(&breaker, 1);
+    assert_eq!(breaker.state(), State::Open);
+
+    // What changes while it is open holds when it is closed again.
+    let settings = BreakerSettings { consecutive_failures: 1, successes_to_close: 1, ..settings };
+    breaker.update(settings).unwrap();
+    tokio::time::advance(settings.open_for).await;
+    breaker.try_acquire(Instant::now()).unwrap().success(MS);
+    assert_eq!(breaker.state(), State::Closed);
+    fail(&breaker, 1);
+    assert_eq!(breaker.state(), State::Open);
+
+    let wrong = BreakerSettings { failure_rate: 2.0, ..settings };
+    assert_eq!(breaker.update(wrong).unwrap_err().setting, "failure_rate");
+    assert_eq!(breaker.settings(), settings);
+}
+
+#[tokio::test(start_paused = true)]
+async fn transitions_and_rejections_are_a_stream_and_hooks() {
+    let breaker = breaker();
+    let mut events = breaker.events();
+    let rejected = Arc::new(Mutex::new(0));
+    let count = rejected.clone();
+    breaker.on_rejection(move |_| *count.lock().unwrap() += 1);
+    fail(&breaker, 2);
+    for _ in 0..2 {
+        breaker.try_acquire(Instant::now()).unwrap_err();
+    }
+    let Ok(BreakerEvent::Transition(change)) = events.recv().await else { panic!("a transition") };
+    assert_eq!((&*change.breaker, change.from, change.to), ("greeter", State::Closed, State::Open));
+    for _ in 0..2 {
+        assert!(matches!(events.recv().await, Ok(BreakerEvent::Rejected(_))));
+    }
+    assert_eq!(*rejected.lock().unwrap(), 2);
+    for _ in 0..100 {
+        breaker.try_acquire(Instant::now()).unwrap_err();
+    }
+    assert!(events.recv().await.is_err(), "a slow listener is told that it has missed some");
 }

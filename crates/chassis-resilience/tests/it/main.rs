@@ -11,7 +11,9 @@ mod bulkhead;
 mod hedge;
 mod rate_limit;
 mod retry;
+mod shed;
 mod stack;
+mod throttle;
 mod timeout;
 
 use std::time::Duration;

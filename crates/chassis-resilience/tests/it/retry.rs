@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chassis_resilience::{
-    Backoff, BoxError, BudgetSettings, Decision, RetryBudget, RetryLayer, RetryPolicy,
-    RetrySettings,
+    Backoff, BoxError, BudgetSettings, BulkheadFull, BulkheadLayer, Decision, RetryBudget,
+    RetryLayer, RetryPolicy, RetrySettings,
 };
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -167,4 +167,74 @@ async fn what_was_never_sent_costs_nothing() {
     answer.send_response(1);
     assert_eq!(call.await.unwrap().unwrap(), 1);
     assert_eq!(budget.stats().retries, 0);
+}
+
+/// Retries errors until a deadline, and writes the attempt into the request.
+#[derive(Clone)]
+struct Until(Option<Instant>, Decision);
+
+impl RetryPolicy<u32, u32, BoxError> for Until {
+    fn clone_request(&self, request: &u32) -> Option<u32> {
+        Some(*request)
+    }
+
+    fn decide(&self, _: u32, _: &u32, result: Result<&u32, &BoxError>) -> Decision {
+        if result.is_ok() { Decision::Done } else { self.1 }
+    }
+
+    fn deadline(&self, _: &u32) -> Option<Instant> {
+        self.0
+    }
+
+    fn mark_attempt(&self, request: &mut u32, attempt: u32) {
+        *request = attempt;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_begins_after_the_deadline() {
+    let budget = RetryBudget::default();
+    let policy = Until(Some(Instant::now() + 1_000 * MS), Decision::RetryAfter(1_000 * MS));
+    let layer = RetryLayer::new(policy, settings(3), budget.clone());
+    let (callee, mut handle) = mock::pair::<u32, u32>();
+    let call = tokio::spawn(layer.layer(callee).oneshot(1));
+    let (_, answer) = next(&mut handle).await;
+    answer.send_error("busy");
+    assert_eq!(call.await.unwrap().unwrap_err().to_string(), "busy");
+    silence(&mut handle, 10_000 * MS).await;
+    assert_eq!(budget.stats().retries, 0, "a retry that is not sent is not paid");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_unread_is_sent_again_once_for_free() {
+    let budget = budget(0.0, 1);
+    let layer = RetryLayer::new(Until(None, Decision::Refused), settings(2), budget.clone());
+    let (callee, mut handle) = mock::pair::<u32, u32>();
+    let call = tokio::spawn(layer.layer(callee).oneshot(0));
+    let (_, answer) = next(&mut handle).await;
+    let refused = Instant::now();
+    answer.send_error("refused");
+    let (request, answer) = next(&mut handle).await;
+    assert!(refused.elapsed() <= MS, "at once");
+    assert_eq!(request, 0, "it is still the first attempt");
+    assert_eq!(budget.stats().retries, 0);
+    answer.send_error("refused");
+    let (request, answer) = next(&mut handle).await;
+    assert_eq!(request, 2, "the second time it is an attempt like any other");
+    assert_eq!(budget.stats().retries, 1);
+    answer.send_error("refused");
+    assert_eq!(call.await.unwrap().unwrap_err().to_string(), "refused");
+    silence(&mut handle, 10_000 * MS).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_local_limit_refused_is_never_retried() {
+    let layer = RetryLayer::new(Always(Decision::Retry), settings(3), RetryBudget::default());
+    let bulkhead = BulkheadLayer::new(1, Duration::ZERO);
+    let _held = bulkhead.handle().enter().await.unwrap();
+    let service = layer.layer(
+        bulkhead.layer(service_fn(|_: u32| async { Err::<u32, BoxError>("unreached".into()) })),
+    );
+    assert!(service.oneshot(1).await.unwrap_err().is::<BulkheadFull>());
+    assert_eq!(bulkhead.handle().rejected(), 1, "one attempt");
 }

@@ -28,7 +28,6 @@ impl RetryPolicy<u32, u32, BoxError> for Reads {
     fn decide(&self, _: u32, _: &u32, result: Result<&u32, &BoxError>) -> Decision {
         match result {
             Ok(_) => Decision::Done,
-            Err(error) if error.is::<CircuitOpen>() => Decision::RetryFree,
             Err(_) => Decision::Retry,
         }
     }
