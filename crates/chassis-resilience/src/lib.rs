@@ -1,4 +1,4 @@
-//! Tower layers for failure: timeout, retry, circuit breaker, bulkhead, rate limit.
+//! Tower layers for failure: timeout, retry, hedge, breaker, limits, load shed, fallback, cache.
 //!
 //! Calls over a network fail in few ways: the callee is gone, it is slow, it is
 //! ill, or there is too much of the caller. Each layer here answers one of them,
@@ -82,6 +82,18 @@
 //! # }
 //! ```
 //!
+//! Others stand where they are needed:
+//!
+//! | layer | where | answers |
+//! |---|---|---|
+//! | [`fallback`] | outside everything | all attempts failed: is something less worth having? |
+//! | [`cache`] | outside retry | the same is asked again and again |
+//! | [`hedge`] | inside retry, outside the bulkhead | one call in twenty is slow by accident |
+//! | [`throttle`] | in place of the breaker | the callee is not gone, it has too much to do |
+//! | [`adaptive`] | in place of the bulkhead | nobody knows how many calls there is room for |
+//! | [`shed`] | outermost on a server | more comes in than can be answered in time |
+//! | [`chaos`] | next to the call | does all of this do what it promises? |
+//!
 //! Behind a balancer the breaker moves below it, one per endpoint, and takes the
 //! attempt timeout with it: then an open circuit is an endpoint to walk past
 //! (see [`CircuitBreaker::would_permit`]) instead of an error.
@@ -90,8 +102,7 @@
 //!
 //! No layer makes a request idempotent: whether it may be sent twice is for a
 //! [`RetryPolicy`] to say. No layer knows HTTP or gRPC: what an answer means is
-//! for [`Classify`] to say. No limit spans processes. And nothing here helps a
-//! callee that is simply too slow for what it is asked: these layers keep its
+//! for [`Classify`] to say. And nothing here helps a callee that is simply too slow for what it is asked: these layers keep its
 //! trouble from spreading, they do not make it faster.
 //!
 //! # How it is built
@@ -120,7 +131,14 @@ pub mod shed;
 
 pub mod rate_limit;
 
+pub mod cache;
+
+pub mod fallback;
+
+pub mod chaos;
+
 mod classify;
+mod detour;
 mod histogram;
 mod judged;
 mod profile;
@@ -137,6 +155,7 @@ pub use breaker::{
 };
 pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadLayer, BulkheadSettings};
 pub use classify::{Class, Classified, Classify};
+pub use detour::Detour;
 pub use hedge::{Hedge, HedgeLayer, HedgePolicy, HedgeSettings, HedgeStats};
 pub use judged::{Judged, Settle, Verdict};
 pub use profile::{Profile, ProfileSettings};

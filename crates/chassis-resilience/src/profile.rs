@@ -7,9 +7,13 @@
 use std::time::Duration;
 
 use crate::{
+    adaptive::AdaptiveSettings,
     breaker::BreakerSettings,
     bulkhead::BulkheadSettings,
+    hedge::HedgeSettings,
     retry::{Backoff, BudgetSettings, RetrySettings},
+    shed::Priority,
+    throttle::ThrottleSettings,
 };
 
 /// How much the caller depends on the callee.
@@ -41,6 +45,14 @@ pub struct ProfileSettings {
     pub breaker: BreakerSettings,
     /// How many calls at the same time.
     pub bulkhead: BulkheadSettings,
+    /// When a second copy of a late call is sent. `None`: never.
+    pub hedge: Option<HedgeSettings>,
+    /// For a callee that should be sent less instead of nothing, in place of the breaker.
+    pub throttle: ThrottleSettings,
+    /// For a limit that is measured, in place of the bulkhead.
+    pub adaptive: AdaptiveSettings,
+    /// What the callee should take the calls for.
+    pub priority: Priority,
 }
 
 impl Profile {
@@ -69,6 +81,11 @@ fn standard() -> ProfileSettings {
             ..BreakerSettings::default()
         },
         bulkhead: BulkheadSettings::default(),
+        // A twentieth more load is for those who need it to ask for.
+        hedge: None,
+        throttle: ThrottleSettings::default(),
+        adaptive: AdaptiveSettings::default(),
+        priority: Priority::Normal,
     }
 }
 
@@ -103,6 +120,12 @@ fn critical() -> ProfileSettings {
             max_wait: Duration::from_secs(1),
             ..BulkheadSettings::default()
         },
+        // The tail is worth a twentieth more load.
+        hedge: Some(HedgeSettings::default()),
+        // Insists a little longer than others.
+        throttle: ThrottleSettings { k: 3.0, ..ThrottleSettings::default() },
+        adaptive: AdaptiveSettings::default(),
+        priority: Priority::Critical,
     }
 }
 
@@ -131,6 +154,11 @@ fn best_effort() -> ProfileSettings {
             max_waiting: 0,
             max_wait: Duration::ZERO,
         },
+        hedge: None,
+        // Gives way first: go-zero's least K.
+        throttle: ThrottleSettings { k: 1.1, ..ThrottleSettings::default() },
+        adaptive: AdaptiveSettings { max_limit: 32, ..AdaptiveSettings::default() },
+        priority: Priority::Sheddable,
     }
 }
 
@@ -158,6 +186,16 @@ mod tests {
                 "{profile:?}: slow shows before the timeout"
             );
         }
+    }
+
+    #[test]
+    fn who_needs_it_more_gives_way_later() {
+        let [critical, standard, best_effort] = ALL.map(Profile::settings);
+        assert!(critical.priority > standard.priority);
+        assert!(standard.priority > best_effort.priority);
+        assert!(critical.throttle.k > standard.throttle.k);
+        assert!(standard.throttle.k > best_effort.throttle.k);
+        assert!(best_effort.adaptive.max_limit <= best_effort.bulkhead.max_concurrent as u32);
     }
 
     #[test]

@@ -3,17 +3,12 @@
 //! tokio's semaphore is the fair queue; the bounds on how many wait and for how
 //! long stand around it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::BulkheadFull;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// The bounds of a [`Bulkhead`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

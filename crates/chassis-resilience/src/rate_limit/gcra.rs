@@ -54,6 +54,21 @@ impl RateLimit {
         self.interval.saturating_mul(self.burst)
     }
 
+    /// The part of the limit that each of `instances` may use, so that all together keep it.
+    /// At least one call at a time is left to each.
+    pub fn share(&self, instances: u32) -> Self {
+        let instances = instances.max(1);
+        RateLimit {
+            interval: self.interval.saturating_mul(instances),
+            burst: (self.burst / instances).max(1),
+        }
+    }
+
+    /// How many calls may come at once after a pause.
+    pub fn burst_size(&self) -> u32 {
+        self.burst
+    }
+
     fn tolerance(&self) -> Duration {
         self.interval.saturating_mul(self.burst - 1)
     }
@@ -73,15 +88,27 @@ impl Gcra {
     /// # Errors
     /// The time until a call would pass.
     pub fn check(&mut self, limit: &RateLimit, now: Instant) -> Result<(), Duration> {
+        self.take(limit, now, 1).map(|_| ())
+    }
+
+    /// As [`Gcra::check`] for up to `want` calls at once (0 counts as 1). Gives how many of them
+    /// pass, at least one.
+    ///
+    /// # Errors
+    /// The time until a call would pass.
+    pub fn take(&mut self, limit: &RateLimit, now: Instant, want: u32) -> Result<u32, Duration> {
         let arrival = self.arrival.map_or(now, |arrival| arrival.max(now));
         let early = arrival.saturating_duration_since(now);
         let tolerance = limit.tolerance();
         if early > tolerance {
             return Err(early - tolerance);
         }
+        let room = (tolerance - early).as_nanos() / limit.interval.as_nanos() + 1;
+        let taken = want.max(1).min(u32::try_from(room).unwrap_or(u32::MAX));
         // An arrival beyond what an instant can hold is as good as never moved.
-        self.arrival = Some(arrival.checked_add(limit.interval).unwrap_or(arrival));
-        Ok(())
+        let next = arrival.checked_add(limit.interval.saturating_mul(taken));
+        self.arrival = Some(next.unwrap_or(arrival));
+        Ok(taken)
     }
 
     /// Whether it has forgotten all calls, so that a new one would be the same.
@@ -172,6 +199,24 @@ mod tests {
                         + (*to - *from).as_nanos() / limit.interval().as_nanos();
                     prop_assert!(count <= allowed, "{count} calls, {allowed} allowed");
                 }
+            }
+        }
+
+        #[test]
+        fn taking_many_is_taking_one_many_times(
+            calls in 1u32..1_000,
+            burst in 1u32..20,
+            steps in prop::collection::vec((0u64..20_000, 1u32..30), 1..100),
+        ) {
+            let limit = RateLimit::per_second(calls).burst(burst);
+            let mut now = tokio::time::Instant::now().into_std();
+            let (mut many, mut one) = (Gcra::default(), Gcra::default());
+            for (micros, want) in steps {
+                now += Duration::from_micros(micros);
+                let taken = many.take(&limit, now, want).unwrap_or(0);
+                let singly = (0..want).take_while(|_| one.check(&limit, now).is_ok()).count();
+                prop_assert_eq!(taken as usize, singly);
+                prop_assert_eq!(many, one);
             }
         }
 

@@ -2,15 +2,12 @@
 //!
 //! One instant behind one lock that is held for a few nanoseconds.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Gcra, RateLimit, RateLimited};
+use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// A rate limit for one thing. Clones share it.
 #[derive(Clone, Debug)]

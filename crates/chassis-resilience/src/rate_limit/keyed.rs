@@ -8,16 +8,12 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use super::{Gcra, RateLimit, RateLimited};
+use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// A rate limit for each key. Clones share it.
 #[derive(Debug)]
@@ -76,7 +72,7 @@ impl<K: Eq + Hash> KeyedRateLimit<K> {
 
 /// The brain: a bounded table of [`Gcra`]s.
 #[derive(Debug)]
-struct Table<K> {
+pub(super) struct Table<K> {
     max_keys: usize,
     gcras: HashMap<K, Gcra>,
     overflow: Gcra,
@@ -84,26 +80,32 @@ struct Table<K> {
 }
 
 impl<K: Eq + Hash> Table<K> {
-    fn new(max_keys: usize) -> Self {
+    pub(super) fn new(max_keys: usize) -> Self {
         Table { max_keys, gcras: HashMap::new(), overflow: Gcra::default(), next_sweep: None }
     }
 
-    fn check(
+    fn check(&mut self, limit: &RateLimit, key: K, now: Instant) -> Result<(), Duration> {
+        self.take(limit, key, now, 1).map(|_| ())
+    }
+
+    /// As [`Gcra::take`] for one key.
+    pub(super) fn take(
         &mut self,
         limit: &RateLimit,
         key: K,
         now: Instant,
-    ) -> Result<(), std::time::Duration> {
+        want: u32,
+    ) -> Result<u32, Duration> {
         if let Some(gcra) = self.gcras.get_mut(&key) {
-            return gcra.check(limit, now);
+            return gcra.take(limit, now, want);
         }
         if self.gcras.len() >= self.max_keys {
             self.sweep(limit, now);
         }
         if self.gcras.len() >= self.max_keys {
-            return self.overflow.check(limit, now);
+            return self.overflow.take(limit, now, want);
         }
-        self.gcras.entry(key).or_default().check(limit, now)
+        self.gcras.entry(key).or_default().take(limit, now, want)
     }
 
     /// Drops idle keys. Looking at all of them is dear, so it is done at most
@@ -121,7 +123,6 @@ impl<K: Eq + Hash> Table<K> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     #[test]
     fn keys_do_not_disturb_each_other() {

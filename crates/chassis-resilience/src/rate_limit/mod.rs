@@ -4,8 +4,9 @@
 //! another: [`KeyedRateLimit`] counts each key (a tenant, an address) apart.
 //!
 //! A call above the limit is refused at once with the time until the next one
-//! would pass; nothing queues here. The limit holds for this process: with `n`
-//! instances, the fleet lets through `n` times as much.
+//! would pass; nothing queues here. These limits hold for this process: with `n`
+//! instances, the fleet lets through `n` times as much. [`shared`] holds for all
+//! instances together.
 
 mod error;
 mod gcra;
@@ -13,6 +14,7 @@ mod handle;
 mod keyed;
 mod layer;
 mod service;
+pub mod shared;
 
 pub use error::RateLimited;
 pub use gcra::{Gcra, RateLimit};

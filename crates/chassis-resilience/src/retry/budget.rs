@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::tokens::{BudgetSettings, Tokens};
+use crate::sync::Mutex;
 
 /// A shared cap on retries, as a share of requests. Clones share the budget.
 #[derive(Clone, Debug)]

@@ -164,6 +164,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
+
         /// A callee that accepts a part gets about `k` times that part.
         #[test]
         fn a_callee_gets_k_times_what_it_accepts(

@@ -8,9 +8,14 @@
 
 mod breaker;
 mod bulkhead;
+mod cache;
+mod chaos;
+mod documented;
+mod fallback;
 mod hedge;
 mod rate_limit;
 mod retry;
+mod shared_limit;
 mod shed;
 mod stack;
 mod throttle;

@@ -16,7 +16,7 @@ use crate::MS;
 async fn calls(throttle: &Throttle, calls: u32, accepts_all: bool) -> u32 {
     let seen = Arc::new(AtomicU32::new(0));
     let count = seen.clone();
-    let capacity = RateLimiter::new(RateLimit::per_second(250));
+    let capacity = RateLimiter::new(RateLimit::per_second(250).burst(50));
     let callee = service_fn(move |request: u32| {
         let _ = count.fetch_add(1, Ordering::Relaxed);
         let accepted = accepts_all || capacity.check().is_ok();

@@ -1,0 +1,214 @@
+//! What threads share, under schedules that a machine would seldom show.
+//!
+//! The modules of the crate are built once more here, on locks and atomics of shuttle, which
+//! runs each check under thousands of random schedules and can replay the one that failed. The
+//! sources are the very same files: only `sync` differs.
+
+// Most of what the modules offer is not used here, and their own tests are not run.
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::expect_used)]
+
+mod sync;
+
+#[path = "../../src/adaptive/mod.rs"]
+mod adaptive;
+#[path = "../../src/breaker/mod.rs"]
+mod breaker;
+#[path = "../../src/bulkhead/mod.rs"]
+mod bulkhead;
+#[path = "../../src/classify.rs"]
+mod classify;
+#[path = "../../src/detour.rs"]
+mod detour;
+#[path = "../../src/histogram.rs"]
+mod histogram;
+#[path = "../../src/judged.rs"]
+mod judged;
+#[path = "../../src/rate_limit/mod.rs"]
+mod rate_limit;
+#[path = "../../src/rejection.rs"]
+mod rejection;
+#[path = "../../src/retry/mod.rs"]
+mod retry;
+#[path = "../../src/ring.rs"]
+mod ring;
+#[path = "../../src/shed/mod.rs"]
+mod shed;
+#[path = "../../src/throttle/mod.rs"]
+mod throttle;
+
+use std::time::Duration;
+
+use classify::{Class, Classify};
+use detour::Detour;
+use judged::{Judged, Settle, Verdict};
+use rejection::is_local_rejection;
+use shuttle::thread;
+use tokio::time::Instant;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+const SCHEDULES: usize = 2_000;
+
+const CHECKS: [(&str, fn()); 7] = [
+    ("half_open_never_has_more_probes_than_permits", half_open),
+    ("every_outcome_is_in_the_window", window),
+    ("a_watcher_ends_with_the_real_state", watcher),
+    ("a_retry_is_paid_once", budget),
+    ("a_rate_limit_gives_its_burst_once", rate),
+    ("keys_stay_bounded_and_each_keeps_its_limit", keys),
+    ("no_two_calls_take_the_last_place", places),
+];
+
+fn main() {
+    for (name, check) in CHECKS {
+        shuttle::check_random(check, SCHEDULES);
+        println!("shuttle {name} ... ok under {SCHEDULES} schedules");
+    }
+}
+
+/// Runs `work` on three threads at the same time and sums what they give.
+fn together(work: impl Fn(u32) -> u32 + Clone + Send + 'static) -> u32 {
+    let threads: Vec<_> = (0..3)
+        .map(|nth| {
+            let work = work.clone();
+            thread::spawn(move || work(nth))
+        })
+        .collect();
+    threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+}
+
+fn breaker_settings() -> breaker::BreakerSettings {
+    breaker::BreakerSettings {
+        consecutive_failures: 2,
+        half_open_permits: 2,
+        successes_to_close: 2,
+        ..breaker::BreakerSettings::default()
+    }
+}
+
+fn half_open() {
+    let breaker = breaker::CircuitBreaker::new("shuttle", breaker_settings());
+    let now = Instant::now();
+    for _ in 0..2 {
+        breaker.try_acquire(now).unwrap().failure(Duration::ZERO);
+    }
+    assert_eq!(breaker.state(), breaker::State::Open);
+    let later = now + breaker.settings().open_max;
+    let shared = breaker.clone();
+    together(move |nth| {
+        for round in 0..2 {
+            if let Ok(permit) = shared.try_acquire(later) {
+                let probes = shared.stats().probes;
+                assert!(probes <= 2, "{probes} probes");
+                match (nth + round) % 3 {
+                    0 => permit.success(Duration::ZERO),
+                    1 => drop(permit),
+                    _ => permit.ignore(),
+                }
+            }
+        }
+        0
+    });
+    assert_eq!(breaker.stats().probes, 0, "every place was given back");
+}
+
+fn window() {
+    let settings = breaker::BreakerSettings { consecutive_failures: 0, ..breaker_settings() };
+    let breaker = breaker::CircuitBreaker::new("shuttle", settings);
+    let shared = breaker.clone();
+    together(move |nth| {
+        for n in 0..3 {
+            let permit = shared.try_acquire(Instant::now()).unwrap();
+            if (n + nth) % 3 == 0 {
+                permit.failure(Duration::ZERO);
+            } else {
+                permit.success(Duration::ZERO);
+            }
+        }
+        0
+    });
+    assert_eq!((breaker.stats().calls, breaker.stats().failures), (9, 3));
+}
+
+fn watcher() {
+    let breaker = breaker::CircuitBreaker::new("shuttle", breaker_settings());
+    let watch = breaker.subscribe();
+    let shared = breaker.clone();
+    together(move |nth| {
+        match nth {
+            0 => shared.force_open(),
+            1 => shared.reset(),
+            _ => shared.metrics_only(),
+        }
+        0
+    });
+    assert_eq!(*watch.borrow(), breaker.state());
+}
+
+fn budget() {
+    let budget = retry::RetryBudget::new(retry::BudgetSettings {
+        ratio: 1.0,
+        min_per_second: 1,
+        ttl: Duration::from_secs(3),
+    });
+    let shared = budget.clone();
+    let granted = together(move |_| {
+        shared.deposit();
+        (0..3).map(|_| u32::from(shared.withdraw())).sum()
+    });
+    let stats = budget.stats();
+    assert!((3..=6).contains(&granted), "{granted} for 3 requests and 3 in reserve");
+    assert_eq!(u64::from(granted), stats.retries);
+    assert_eq!((stats.requests, stats.retries + stats.refused), (3, 9));
+    assert_eq!(budget.balance(), 6 - stats.retries);
+}
+
+fn slow(burst: u32) -> rate_limit::RateLimit {
+    rate_limit::RateLimit::new(1, Duration::from_secs(3_600)).burst(burst)
+}
+
+fn rate() {
+    let limiter = rate_limit::RateLimiter::new(slow(4));
+    let shared = limiter.clone();
+    let passed = together(move |_| (0..3).map(|_| u32::from(shared.check().is_ok())).sum());
+    assert_eq!((passed, limiter.rejected()), (4, 5));
+}
+
+fn keys() {
+    let limits = rate_limit::KeyedRateLimit::new(slow(1), 2);
+    let shared = limits.clone();
+    let passed =
+        together(move |nth| (0..3).map(|n| u32::from(shared.check((n + nth) % 4).is_ok())).sum());
+    // Two keys have their own, the others share one.
+    assert_eq!((passed, limits.keys()), (3, 2));
+}
+
+fn places() {
+    let settings = adaptive::AdaptiveSettings {
+        min_limit: 2,
+        initial_limit: 2,
+        max_limit: 2,
+        ..adaptive::AdaptiveSettings::default()
+    };
+    let limit = adaptive::AdaptiveLimit::new(settings);
+    let shared = limit.clone();
+    together(move |nth| {
+        for _ in 0..2 {
+            if let Ok(place) = shared.try_enter(Instant::now()) {
+                let in_flight = shared.stats().in_flight;
+                assert!(in_flight <= 2, "{in_flight} in flight");
+                if nth == 0 {
+                    let verdict = Verdict {
+                        class: Class::Success,
+                        latency: Duration::ZERO,
+                        retry_after: None,
+                    };
+                    place.settle(verdict);
+                }
+            }
+        }
+        0
+    });
+    assert_eq!(limit.stats().in_flight, 0);
+}
