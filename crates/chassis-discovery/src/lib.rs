@@ -30,7 +30,9 @@ mod resolver;
 mod selector;
 mod target;
 
-pub use balance::{AllOpen, Balance, NoEndpoints, ResponseFuture, provably_not_sent};
+pub use balance::{
+    Affinity, AllOpen, Balance, BalanceSettings, NoEndpoints, ResponseFuture, provably_not_sent,
+};
 pub use client_config::{BreakerConfig, ClientConfig};
 pub use config::{DiscoveryConfig, DnsConfig, Mode};
 pub use discovery::Discovery;

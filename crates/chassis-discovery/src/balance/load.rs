@@ -1,9 +1,16 @@
-//! How loaded one endpoint is: the peak EWMA of its latency.
+//! How loaded one endpoint is: the peak EWMA of its latency, and when it is due for a trial.
 //!
 //! The average moves slowly down and jumps up at once: one slow answer says more
 //! about trouble than a hundred fast ones say about health. Source: Finagle's
-//! `PeakEwma`; the cost of a failure is linkerd's (`load-biaser`). With time and
-//! no answers the memory of a peak fades, so that a cured endpoint comes back.
+//! `PeakEwma`; the cost of a failure is linkerd's (`load-biaser`).
+//!
+//! An endpoint with a high cost is not picked, so nothing would ever lower it but time. The
+//! rule of the way back: one that had no call for a second, while the others had two hundred,
+//! is due for a trial (go-zero's `forcePick` knows the second; the two hundred keep an ill
+//! endpoint below half a percent of the calls). If the trial took less than half of what was
+//! thought, the cost is halved and the next trial is due at once, one at a time. So an
+//! endpoint that is well again is back after a dozen good answers in a row, and one that is
+//! not has cost one call. A new endpoint begins with such trials.
 
 use std::time::Duration;
 
@@ -18,25 +25,52 @@ const FAILURE_COST: Duration = Duration::from_secs(5);
 /// The cost never falls below this: a cost of nothing times any number of calls
 /// under way would still be nothing.
 const LEAST: Duration = Duration::from_micros(100);
-/// An endpoint that had no call for this long is due for one (Kratos: 3 s).
-const STARVED_AFTER: Duration = Duration::from_secs(3);
+/// An endpoint that had no call for this long may be due for one (go-zero's `forcePick`).
+const STARVED_AFTER: Duration = Duration::from_secs(1);
+/// How many calls the others had meanwhile, at least.
+const STARVED_PICKS: u64 = 200;
+/// And how many times its fair share of calls the others had.
+const STARVED_TURNS: u64 = 16;
 
 /// The running cost of one endpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     seconds: f64,
     updated: Instant,
-    picked: Instant,
+    picked_at: Instant,
+    /// The number of the pool's pick that it had last.
+    picked_as: u64,
+    /// It has a trial coming.
+    due: bool,
 }
 
 impl Load {
     pub(crate) fn new(now: Instant) -> Load {
-        Load { seconds: FIRST_GUESS.as_secs_f64(), updated: now, picked: now }
+        Load {
+            seconds: FIRST_GUESS.as_secs_f64(),
+            updated: now,
+            picked_at: now,
+            picked_as: 0,
+            due: true,
+        }
     }
 
     /// Takes in one call that took `latency`.
     pub(crate) fn success(&mut self, latency: Duration, now: Instant) {
         self.observe(latency, now);
+    }
+
+    /// Takes in a trial call that took `latency`.
+    pub(crate) fn proved(&mut self, latency: Duration, now: Instant) {
+        let (cost, sample) = (self.cost(now), latency.as_secs_f64());
+        if sample > cost {
+            return self.observe(latency, now);
+        }
+        // What is known of it is old: the newest answer is believed, but for its being twice
+        // as good as thought, which takes several.
+        self.seconds = sample.max(cost / 2.0);
+        self.updated = self.updated.max(now);
+        self.due = sample < cost / 2.0;
     }
 
     /// Takes in one call that failed.
@@ -52,13 +86,19 @@ impl Load {
         }
     }
 
-    pub(crate) fn picked(&mut self, now: Instant) {
-        self.picked = now;
+    /// It gets the pool's pick of this number.
+    pub(crate) fn picked(&mut self, pick: u64, now: Instant) {
+        self.picked_at = now;
+        self.picked_as = pick;
+        self.due = false;
     }
 
-    /// Whether no call went there for so long that what is known is old.
-    pub(crate) fn is_starved(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.picked) >= STARVED_AFTER
+    /// Whether it is time to see how it is, at the pool's pick of this number.
+    pub(crate) fn is_due(&self, pick: u64, endpoints: usize, now: Instant) -> bool {
+        let fair = STARVED_TURNS.saturating_mul(endpoints as u64);
+        self.due
+            || (pick.saturating_sub(self.picked_as) >= STARVED_PICKS.max(fair)
+                && now.saturating_duration_since(self.picked_at) >= STARVED_AFTER)
     }
 
     /// The expected latency in seconds. Reading changes nothing.
@@ -124,13 +164,51 @@ mod tests {
     }
 
     #[test]
-    fn starved_is_who_was_not_picked_for_long() {
+    fn due_is_who_had_no_call_while_the_others_had_many() {
         let start = Instant::now();
+        let later = start + STARVED_AFTER;
         let mut load = Load::new(start);
-        assert!(!load.is_starved(start));
-        assert!(load.is_starved(start + STARVED_AFTER));
-        load.picked(start + STARVED_AFTER);
-        assert!(!load.is_starved(start + STARVED_AFTER));
+        assert!(load.is_due(1, 3, start), "a new one is");
+        load.picked(1, start);
+        for (pick, endpoints, now, due) in [
+            (201, 3, later, true),
+            (200, 3, later, false),
+            (201, 3, later - MS, false),
+            (201, 1_000, later, false),
+            (16_001, 1_000, later, true),
+        ] {
+            assert_eq!(load.is_due(pick, endpoints, now), due, "{pick} of {endpoints}");
+        }
+    }
+
+    #[test]
+    fn good_trials_bring_it_back_in_a_dozen_steps_and_a_bad_one_costs_one_call() {
+        let now = Instant::now();
+        let mut load = Load::new(now);
+        load.failure(MS, now);
+        let mut steps = 0;
+        load.picked(1, now);
+        load.proved(MS, now);
+        while load.is_due(2, 3, now) {
+            load.picked(2, now);
+            load.proved(MS, now);
+            steps += 1;
+        }
+        assert!((11..=13).contains(&steps), "{steps}");
+        assert!(load.cost(now) < 0.002, "{}", load.cost(now));
+
+        load.failure(MS, now);
+        assert!(!load.is_due(3, 3, now));
+    }
+
+    #[test]
+    fn a_slow_one_that_is_as_slow_as_thought_has_no_second_trial() {
+        let now = Instant::now();
+        let mut load = Load::new(now);
+        load.success(100 * MS, now);
+        load.picked(1, now);
+        load.proved(90 * MS, now);
+        assert!(!load.is_due(2, 3, now));
     }
 
     proptest! {

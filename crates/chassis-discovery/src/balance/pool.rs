@@ -1,29 +1,26 @@
-//! The endpoints of one target with what is known about each.
+//! The endpoints of one target and the pick among them.
 //!
-//! No async and no clock: `now` is an argument. What a call under way needs to
-//! report back lives in a [`Node`] of its own, so that it can outlast the
-//! endpoint's place in the pool.
+//! No async and no clock: `now` is an argument. What a pick costs does not grow with the
+//! number of endpoints: it looks at two, or a few more where circuits are open. Only a change
+//! of the set looks at all of them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use chassis_resilience::breaker::{BreakerSettings, CircuitBreaker, Permit};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::affinity::Affinity;
 use super::error::{AllOpen, NoEndpoints};
-use super::load::Load;
-use super::metrics::BalanceMetrics;
-use super::pick::{Candidates, pick};
+use super::hash;
+use super::health::{Health, Mode, Shares, Standing};
+use super::node::{Call, Node, Together};
+use super::pick::{Candidates, Choice, Look, pick_near};
+use super::ring::{Ring, capacity};
+use super::settings::BalanceSettings;
+use super::subset::subset;
 use crate::{Endpoint, Target, Updates};
-
-/// What is known about one endpoint.
-pub(crate) struct Node {
-    pub(crate) load: Mutex<Load>,
-    pub(crate) in_flight: AtomicUsize,
-    breaker: CircuitBreaker,
-}
 
 struct Member<S> {
     endpoint: Endpoint,
@@ -34,8 +31,7 @@ struct Member<S> {
 /// A place for a call: the service to call and where to report.
 pub(crate) struct Picked<S> {
     pub(crate) service: S,
-    pub(crate) node: Arc<Node>,
-    pub(crate) permit: Permit,
+    pub(crate) call: Call,
 }
 
 /// Why there is no place.
@@ -49,11 +45,20 @@ pub(crate) enum Refused {
 pub(crate) struct Pool<S> {
     target: Target,
     updates: Updates,
-    members: Vec<Member<S>>,
     make: Box<dyn Fn(&Endpoint) -> S + Send>,
-    breaker: BreakerSettings,
+    settings: BalanceSettings,
+    /// Those of the own zone first.
+    members: Vec<Member<S>>,
+    /// How many of them are of the own zone.
+    near: usize,
+    /// Made by the first call with a key after a change.
+    ring: Option<Ring>,
+    /// Picks so far.
+    picks: u64,
+    /// No circuit lets a call through before.
+    shut_until: Option<Instant>,
     // Shared with the hooks of the breakers, which outlive a borrow of the pool.
-    metrics: Arc<OnceLock<BalanceMetrics>>,
+    together: Arc<Together>,
 }
 
 impl<S: Clone> Pool<S> {
@@ -61,242 +66,212 @@ impl<S: Clone> Pool<S> {
         target: Target,
         mut updates: Updates,
         make: Box<dyn Fn(&Endpoint) -> S + Send>,
-        breaker: BreakerSettings,
+        settings: BalanceSettings,
     ) -> Pool<S> {
         updates.mark_unseen();
-        Pool { target, updates, members: Vec::new(), make, breaker, metrics: Arc::default() }
+        let shares =
+            Shares { max_ejected: settings.max_ejected, panic_below: settings.panic_below };
+        Pool {
+            target,
+            updates,
+            make,
+            settings,
+            members: Vec::new(),
+            near: 0,
+            ring: None,
+            picks: 0,
+            shut_until: None,
+            together: Arc::new(Together::new(Health::new(shares))),
+        }
     }
 
     pub(crate) fn bind(&mut self, metrics: &chassis_core::Metrics) {
-        let bound = BalanceMetrics::bind(metrics, &self.target);
-        bound.endpoints.set(count(self.members.len()));
-        // A second binding would split the numbers: the first stays.
-        let _ = self.metrics.set(bound);
+        self.together.shown.bind(metrics, &self.target);
+        self.together.shown.endpoints(self.members.len());
     }
 
     pub(crate) fn updates(&self) -> Updates {
         self.updates.clone()
     }
 
-    /// Picks a place for one call.
-    pub(crate) fn pick(&mut self, now: Instant) -> Result<Picked<S>, Refused> {
+    /// Picks a place for one call, the one of its key if it has one.
+    pub(crate) fn pick(
+        &mut self,
+        affinity: Option<Affinity>,
+        now: Instant,
+    ) -> Result<Picked<S>, Refused> {
         if let Some(endpoints) = self.updates.take_change() {
             self.reconcile(&endpoints, now);
         }
         if self.members.is_empty() {
             return Err(self.no_endpoints());
         }
-        let view = View { members: &self.members, now };
-        if let Some(member) = pick(&view, |n| fastrand::usize(..n)).map(|i| &self.members[i])
-            && let Ok(permit) = member.node.breaker.try_acquire(now)
-        {
-            return Ok(member.take(permit, now));
+        let mode = self.together.mode();
+        if let Some(until) = self.shut_until {
+            if mode == Mode::Trials && now < until {
+                return Err(self.all_open(until.saturating_duration_since(now)));
+            }
+            self.shut_until = None;
         }
-        // Every circuit seemed closed to us. Asking each one for real also gives
-        // the time until the first lets a trial call through.
+        self.picks += 1;
+        let choice = affinity.and_then(|affinity| self.by_key(affinity, mode, now)).or_else(|| {
+            let (near, len, spill) = (self.near, self.members.len(), self.settings.zone_spill);
+            let view = self.view(mode, now);
+            pick_near(&view, near, len, spill, &mut |n| fastrand::usize(..n))
+        });
+        if let Some(choice) = choice
+            && let Ok(picked) = self.begin(choice.index, choice.look.due, mode, now)
+        {
+            return Ok(picked);
+        }
+        self.anyone(mode, now)
+    }
+
+    fn begin(
+        &self,
+        index: usize,
+        trial: bool,
+        mode: Mode,
+        now: Instant,
+    ) -> Result<Picked<S>, Duration> {
+        let member = &self.members[index];
+        let anyway = is_open_to_all(mode, member.node.standing());
+        let call = member.node.begin(self.picks, trial, anyway, now)?;
+        let shown = &self.together.shown;
+        if trial {
+            shown.trial();
+        }
+        if mode == Mode::Panic {
+            shown.panic();
+        }
+        Ok(Picked { service: member.service.clone(), call })
+    }
+
+    /// Nobody seemed to have a place, or another call was quicker. Asking each one for real
+    /// also gives the time until the first circuit lets a trial call through; until then
+    /// nobody has to ask again.
+    fn anyone(&mut self, mode: Mode, now: Instant) -> Result<Picked<S>, Refused> {
         let mut retry_in = Duration::MAX;
-        for member in &self.members {
-            match member.node.breaker.try_acquire(now) {
-                Ok(permit) => return Ok(member.take(permit, now)),
-                Err(open) => retry_in = retry_in.min(open.retry_in),
+        for index in 0..self.members.len() {
+            match self.begin(index, true, mode, now) {
+                Ok(picked) => return Ok(picked),
+                Err(wait) => retry_in = retry_in.min(wait),
             }
         }
-        if let Some(metrics) = self.metrics.get() {
-            metrics.all_open.inc();
-        }
-        Err(Refused::AllOpen(AllOpen { target: self.target.clone(), retry_in }))
+        self.shut_until = now.checked_add(retry_in);
+        Err(self.all_open(retry_in))
+    }
+
+    fn all_open(&self, retry_in: Duration) -> Refused {
+        self.together.shown.all_open();
+        Refused::AllOpen(AllOpen { target: self.target.clone(), retry_in })
+    }
+
+    /// The endpoint that a key belongs to, or the next one that can take it.
+    fn by_key(&mut self, affinity: Affinity, mode: Mode, now: Instant) -> Option<Choice> {
+        let ring = self.ring.take().unwrap_or_else(|| {
+            let owners = self.members.iter().map(|member| {
+                (hash::of_address(member.endpoint.address), member.endpoint.weight)
+            });
+            Ring::new(owners)
+        });
+        let view = self.view(mode, now);
+        let (total, size) = (self.together.in_flight() + 1, self.members.len());
+        let most = capacity(total, size);
+        let index = ring.find(affinity.0, |index| {
+            view.usable(index) && self.members[index].node.in_flight() < most
+        });
+        let choice = index.map(|index| Choice { index, look: view.look(index) });
+        self.ring = Some(ring);
+        choice
+    }
+
+    fn view(&self, mode: Mode, now: Instant) -> View<'_, S> {
+        View { members: &self.members, picks: self.picks, mode, now }
     }
 
     fn no_endpoints(&self) -> Refused {
         if !self.updates.is_known() {
             return Refused::Unknown;
         }
-        if let Some(metrics) = self.metrics.get() {
-            metrics.no_endpoints.inc();
-        }
+        self.together.shown.no_endpoints();
         Refused::NoEndpoints(NoEndpoints { target: self.target.clone() })
     }
 
-    /// Makes the members the given set. Who stays keeps all that is known.
+    /// Makes the members those of the given set. Who stays keeps all that is known.
     fn reconcile(&mut self, endpoints: &[Endpoint], now: Instant) {
-        let mut old = std::mem::take(&mut self.members);
-        for endpoint in endpoints {
-            let known = old.iter().position(|member| member.endpoint.address == endpoint.address);
-            self.members.push(match known {
-                Some(index) => Member { endpoint: endpoint.clone(), ..old.swap_remove(index) },
+        let mut old: HashMap<SocketAddr, Member<S>> = std::mem::take(&mut self.members)
+            .into_iter()
+            .map(|member| (member.endpoint.address, member))
+            .collect();
+        let zone = self.settings.zone.as_ref();
+        let is_near = |e: &&Endpoint| zone.is_none() || e.zone.as_ref() == zone;
+        let most = if self.settings.subset == 0 { usize::MAX } else { self.settings.subset };
+        let seed = self.settings.seed;
+        let near = subset(endpoints.iter().filter(is_near), most, seed);
+        let far = subset(endpoints.iter().filter(|e| !is_near(e)), most, seed);
+        self.near = near.len();
+        let chosen: Vec<&Endpoint> = near.into_iter().chain(far).collect();
+        self.together.change(|health| health.resize(chosen.len()));
+        self.members = chosen
+            .into_iter()
+            .map(|endpoint| match old.remove(&endpoint.address) {
+                Some(member) => Member { endpoint: endpoint.clone(), ..member },
                 None => self.member(endpoint, now),
-            });
+            })
+            .collect();
+        for member in old.values() {
+            member.node.leave();
         }
-        if let Some(metrics) = self.metrics.get() {
-            metrics.endpoints.set(count(self.members.len()));
+        // The quota of the new set may be another.
+        for member in &self.members {
+            if member.node.standing() != Standing::In {
+                member.node.judge();
+            }
         }
+        self.ring = None;
+        self.shut_until = None;
+        self.together.shown.endpoints(self.members.len());
     }
 
     fn member(&self, endpoint: &Endpoint, now: Instant) -> Member<S> {
         let name = format!("{}@{}", self.target, endpoint.address);
-        let breaker = CircuitBreaker::new(name, self.breaker);
-        let metrics = Arc::clone(&self.metrics);
-        breaker.on_transition(move |transition| {
-            if let Some(metrics) = metrics.get() {
-                metrics.transition(transition.to);
-            }
-        });
         Member {
             service: (self.make)(endpoint),
-            node: Arc::new(Node {
-                load: Mutex::new(Load::new(now)),
-                in_flight: AtomicUsize::new(0),
-                breaker,
-            }),
+            node: Node::new(name, self.settings.breaker, Arc::clone(&self.together), now),
             endpoint: endpoint.clone(),
         }
     }
 }
 
-impl<S: Clone> Member<S> {
-    fn take(&self, permit: Permit, now: Instant) -> Picked<S> {
-        self.node.load.lock().picked(now);
-        self.node.in_flight.fetch_add(1, Ordering::Relaxed);
-        Picked { service: self.service.clone(), node: Arc::clone(&self.node), permit }
-    }
-}
-
 struct View<'a, S> {
     members: &'a [Member<S>],
+    picks: u64,
+    mode: Mode,
     now: Instant,
 }
 
 impl<S> Candidates for View<'_, S> {
-    fn len(&self) -> usize {
-        self.members.len()
-    }
-
     fn usable(&self, index: usize) -> bool {
-        self.members[index].node.breaker.would_permit(self.now)
+        let node = &self.members[index].node;
+        is_open_to_all(self.mode, node.standing()) || node.has_trial(self.now)
     }
 
-    fn load(&self, index: usize) -> f64 {
+    fn look(&self, index: usize) -> Look {
         let member = &self.members[index];
-        let calls = member.node.in_flight.load(Ordering::Relaxed) + 1;
-        let cost = member.node.load.lock().cost(self.now);
-        cost * calls as f64 / f64::from(member.endpoint.weight.max(1))
-    }
-
-    fn starved(&self, index: usize) -> bool {
-        self.members[index].node.load.lock().is_starved(self.now)
+        let look = member.node.look(self.picks, self.members.len(), self.now);
+        Look { load: look.load / f64::from(member.endpoint.weight.max(1)), ..look }
     }
 }
 
-fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
+/// Whether calls may go there whatever its circuit says.
+fn is_open_to_all(mode: Mode, standing: Standing) -> bool {
+    match standing {
+        Standing::In => true,
+        Standing::Kept => mode != Mode::Trials,
+        Standing::Ejected | Standing::Gone => mode == Mode::Panic,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    fn endpoints(ports: impl IntoIterator<Item = u16>) -> Vec<Endpoint> {
-        ports.into_iter().map(|port| Endpoint::new(([127, 0, 0, 1], port).into())).collect()
-    }
-
-    /// A pool whose services are their own ports.
-    fn pool(updates: Updates) -> Pool<u16> {
-        Pool::new(
-            Target::new("greeter", "http"),
-            updates,
-            Box::new(|endpoint| endpoint.address.port()),
-            BreakerSettings {
-                // The share of traffic is what is tested, not the breaker.
-                consecutive_failures: 1_000_000,
-                min_calls: 1_000_000,
-                ..BreakerSettings::default()
-            },
-        )
-    }
-
-    fn picked(pool: &mut Pool<u16>, now: Instant) -> Picked<u16> {
-        match pool.pick(now) {
-            Ok(picked) => picked,
-            Err(_) => panic!("nothing was picked"),
-        }
-    }
-
-    /// Calls one after the other; gives the share of each port.
-    fn shares(
-        pool: &mut Pool<u16>,
-        rounds: usize,
-        answer: impl Fn(u16) -> (Duration, bool),
-    ) -> [usize; 4] {
-        let mut now = Instant::now();
-        let mut shares = [0; 4];
-        for _ in 0..rounds {
-            let Picked { service, node, permit } = picked(pool, now);
-            let (latency, ok) = answer(service);
-            now += latency;
-            shares[usize::from(service)] += 1;
-            node.in_flight.fetch_sub(1, Ordering::Relaxed);
-            if ok {
-                node.load.lock().success(latency, now);
-                permit.success(latency);
-            } else {
-                node.load.lock().failure(latency, now);
-                permit.failure(latency);
-            }
-        }
-        shares
-    }
-
-    #[test]
-    fn who_fails_fast_does_not_attract_traffic() {
-        let mut pool = pool(Updates::fixed(endpoints([0, 1])));
-        let shares =
-            shares(&mut pool, 2_000, |port| if port == 0 { (MS, false) } else { (50 * MS, true) });
-        assert!(shares[0] < 100, "{shares:?}");
-        assert!(shares[0] > 0, "it is tried now and then: {shares:?}");
-    }
-
-    #[test]
-    fn who_is_slow_gets_less_and_who_is_cured_comes_back() {
-        let mut pool = pool(Updates::fixed(endpoints([0, 1])));
-        let slow =
-            shares(&mut pool, 1_000, |port| (if port == 0 { 500 * MS } else { 10 * MS }, true));
-        assert!(slow[0] < 100, "{slow:?}");
-        let cured = shares(&mut pool, 20_000, |_| (10 * MS, true));
-        assert!(cured[0] > 4_000, "{cured:?}");
-    }
-
-    #[test]
-    fn calls_under_way_count_and_weights_do() {
-        let mut pool = pool(Updates::fixed([
-            endpoints([0]).remove(0).with_weight(3),
-            endpoints([1]).remove(0),
-        ]));
-        let now = Instant::now();
-        let mut shares = [0; 2];
-        let mut held = Vec::new();
-        for _ in 0..400 {
-            let call = picked(&mut pool, now);
-            shares[usize::from(call.service)] += 1;
-            held.push(call);
-        }
-        assert!((290..=310).contains(&shares[0]), "{shares:?}");
-    }
-
-    #[test]
-    fn who_stays_in_the_set_keeps_its_history() {
-        let (feed, updates) = Updates::channel();
-        let mut pool = pool(updates);
-        let now = Instant::now();
-        assert!(matches!(pool.pick(now), Err(Refused::Unknown)));
-        feed.publish(endpoints([1]));
-        picked(&mut pool, now).node.load.lock().failure(MS, now);
-        feed.publish(endpoints([1, 2]));
-        for _ in 0..20 {
-            assert_eq!(picked(&mut pool, now).service, 2);
-        }
-        feed.publish([]);
-        assert!(matches!(pool.pick(now), Err(Refused::NoEndpoints(_))));
-    }
-}
+mod tests;

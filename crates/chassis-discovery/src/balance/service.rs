@@ -8,13 +8,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use chassis_core::{BoxError, BoxFuture, Metrics};
-use chassis_resilience::breaker::{BreakerSettings, Permit};
-use chassis_resilience::{Class, Classify, Settle, Verdict};
+use chassis_resilience::{Class, Classify};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -22,51 +20,51 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::error::NoEndpoints;
-use super::pool::{Node, Picked, Pool, Refused};
+use super::affinity::Affinity;
+use super::node::Call;
+use super::pool::{Picked, Pool, Refused};
+use super::settings::BalanceSettings;
 use crate::{Endpoint, Target, Updates};
 
 /// How long a call waits for the first answer of discovery.
 const FIRST_SET_WAIT: Duration = Duration::from_secs(2);
 
 /// Sends each call to one of the endpoints of a target. Clones share the pool.
-pub struct Balance<S, C> {
-    shared: Arc<Shared<S>>,
+pub struct Balance<S, C, Req> {
+    shared: Arc<Shared<S, Req>>,
     classify: C,
 }
 
-struct Shared<S> {
+struct Shared<S, Req> {
     target: Target,
     pool: Mutex<Pool<S>>,
-    given_up_after: Duration,
+    hung_after: Duration,
+    affinity: fn(&Req) -> Option<Affinity>,
 }
 
-impl<S, C: Clone> Clone for Balance<S, C> {
-    fn clone(&self) -> Balance<S, C> {
+impl<S, C: Clone, Req> Clone for Balance<S, C, Req> {
+    fn clone(&self) -> Balance<S, C, Req> {
         Balance { shared: Arc::clone(&self.shared), classify: self.classify.clone() }
     }
 }
 
-impl<S: Clone, C> Balance<S, C> {
+impl<S: Clone, C, Req> Balance<S, C, Req> {
     /// A balancer over the endpoints of `updates`.
     ///
     /// `make` gives the service of one endpoint, once; each call goes to a clone
     /// of it. `classify` says what a failure is, for the circuit breaker of each
-    /// endpoint and for its load. A call that is dropped after `given_up_after`
-    /// counts as a failure, one dropped earlier only says that it would have
-    /// taken longer: pass something shorter than the timeout above.
+    /// endpoint and for its load. `affinity` reads the key of a request, if it has one.
     pub fn new(
         target: Target,
         updates: Updates,
         make: impl Fn(&Endpoint) -> S + Send + 'static,
         classify: C,
-        breaker: BreakerSettings,
-        given_up_after: Duration,
-    ) -> Balance<S, C> {
-        let pool = Pool::new(target.clone(), updates, Box::new(make), breaker);
-        Balance {
-            shared: Arc::new(Shared { target, pool: Mutex::new(pool), given_up_after }),
-            classify,
-        }
+        affinity: fn(&Req) -> Option<Affinity>,
+        settings: BalanceSettings,
+    ) -> Balance<S, C, Req> {
+        let hung_after = settings.hung_after;
+        let pool = Mutex::new(Pool::new(target.clone(), updates, Box::new(make), settings));
+        Balance { shared: Arc::new(Shared { target, pool, hung_after, affinity }), classify }
     }
 
     /// Shows in these metrics how many endpoints there are, how often none could
@@ -76,7 +74,7 @@ impl<S: Clone, C> Balance<S, C> {
     }
 }
 
-impl<S, C, Req> Service<Req> for Balance<S, C>
+impl<S, C, Req> Service<Req> for Balance<S, C, Req>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
@@ -95,29 +93,24 @@ where
     }
 }
 
-impl<S, C> Balance<S, C> {
+impl<S, C, Req> Balance<S, C, Req> {
     /// Picks an endpoint and begins the call there. `may_wait`: for the first
     /// answer of discovery.
-    fn begin<Req>(&self, request: Req, may_wait: bool) -> State<S, Req>
+    fn begin(&self, request: Req, may_wait: bool) -> State<S, Req>
     where
         S: Service<Req> + Clone,
     {
-        let mut pool = self.shared.pool.lock();
-        let now = Instant::now();
-        let error = match pool.pick(now) {
-            Ok(Picked { service, node, permit }) => {
+        let affinity = (self.shared.affinity)(&request);
+        let picked = self.shared.pool.lock().pick(affinity, Instant::now());
+        let error = match picked {
+            Ok(Picked { service, call }) => {
                 return State::Calling {
-                    call: service.oneshot(request),
-                    report: Report {
-                        node,
-                        permit: Some(permit),
-                        started: now,
-                        given_up_after: self.shared.given_up_after,
-                    },
+                    answer: service.oneshot(request),
+                    report: Report { call: Some(call), hung_after: self.shared.hung_after },
                 };
             }
             Err(Refused::Unknown) if may_wait => {
-                let updates = pool.updates();
+                let updates = self.shared.pool.lock().updates();
                 return State::Waiting {
                     known: Box::pin(first_set(updates)),
                     request: Some(request),
@@ -143,7 +136,7 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        balance: Balance<S, C>,
+        balance: Balance<S, C, Req>,
         #[pin]
         state: State<S, Req>,
     }
@@ -156,7 +149,7 @@ pin_project! {
         S: Service<Req>,
     {
         Waiting { known: BoxFuture<'static, ()>, request: Option<Req> },
-        Calling { #[pin] call: Oneshot<S, Req>, report: Report },
+        Calling { #[pin] answer: Oneshot<S, Req>, report: Report },
         Refused { error: Option<BoxError> },
     }
 }
@@ -180,8 +173,8 @@ where
                         None => State::Refused { error: None },
                     }
                 }
-                StateProjection::Calling { call, report } => {
-                    let result = ready!(call.poll(cx));
+                StateProjection::Calling { answer, report } => {
+                    let result = ready!(answer.poll(cx));
                     report.end(this.balance.classify.classify(result.as_ref()));
                     return Poll::Ready(result.map_err(Into::into));
                 }
@@ -198,39 +191,22 @@ where
 
 /// What one call has to say about its endpoint, said once.
 struct Report {
-    node: Arc<Node>,
-    permit: Option<Permit>,
-    started: Instant,
-    given_up_after: Duration,
+    call: Option<Call>,
+    hung_after: Duration,
 }
 
 impl Report {
     fn end(&mut self, class: Class) {
-        let Some(permit) = self.permit.take() else {
-            return;
-        };
-        let now = Instant::now();
-        let latency = now.saturating_duration_since(self.started);
-        match class {
-            Class::Success => self.node.load.lock().success(latency, now),
-            Class::Failure | Class::Overloaded => self.node.load.lock().failure(latency, now),
-            Class::Refused | Class::Ignore => {}
+        if let Some(call) = self.call.take() {
+            call.end(class, Instant::now());
         }
-        permit.settle(Verdict { class, latency, retry_after: None });
     }
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
-        self.node.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let Some(permit) = self.permit.take() else {
-            return;
-        };
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(self.started);
-        self.node.load.lock().given_up(elapsed, now);
-        if elapsed >= self.given_up_after {
-            permit.failure(elapsed);
+        if let Some(call) = self.call.take() {
+            call.give_up(|elapsed| elapsed >= self.hung_after, Instant::now());
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chassis_core::{BoxError, BoxFuture, Metrics};
 use chassis_discovery::{
-    AllOpen, Balance, Endpoint, NoEndpoints, Target, Updates, provably_not_sent,
+    AllOpen, Balance, BalanceSettings, Endpoint, NoEndpoints, Target, Updates, provably_not_sent,
 };
 use chassis_resilience::breaker::BreakerSettings;
 use chassis_resilience::{Class, Classify};
@@ -89,28 +89,32 @@ fn endpoints(ports: impl IntoIterator<Item = u16>) -> Vec<Endpoint> {
     ports.into_iter().map(|port| Endpoint::new(([127, 0, 0, 1], port).into())).collect()
 }
 
-fn settings() -> BreakerSettings {
-    BreakerSettings {
-        consecutive_failures: 5,
-        // With its jitter far longer than any test here.
-        open_for: 600 * SECOND,
-        open_max: 600 * SECOND,
-        ..BreakerSettings::default()
+fn settings() -> BalanceSettings {
+    BalanceSettings {
+        breaker: BreakerSettings {
+            consecutive_failures: 5,
+            // With its jitter far longer than any test here.
+            open_for: 600 * SECOND,
+            open_max: 600 * SECOND,
+            ..BreakerSettings::default()
+        },
+        hung_after: SECOND,
+        ..BalanceSettings::default()
     }
 }
 
 fn balance(
     updates: Updates,
     world: &World,
-) -> Balance<Server, impl Classify<Result<u16, u16>, Infallible> + use<>> {
+) -> Balance<Server, impl Classify<Result<u16, u16>, Infallible> + use<>, ()> {
     let world = world.clone();
     Balance::new(
         Target::new("greeter", "http"),
         updates,
         move |endpoint| Server { port: endpoint.address.port(), world: world.clone() },
         inner_errors(),
+        |()| None,
         settings(),
-        SECOND,
     )
 }
 
@@ -124,14 +128,14 @@ async fn an_open_circuit_is_walked_past() {
     balance.bind(&metrics);
     let mut answers = 0;
     // Long enough that the failing one is starved, and so due, many times.
-    for _ in 0..100 {
-        tokio::time::advance(SECOND / 2).await;
+    for _ in 0..1_200 {
+        tokio::time::advance(SECOND / 5).await;
         if balance.clone().oneshot(()).await.unwrap().is_ok() {
             answers += 1;
         }
     }
     assert_eq!(world.calls(1), 5, "five failures open it, and then nothing");
-    assert_eq!(answers, 95);
+    assert_eq!(answers, 1_195);
     let text = metrics.encode();
     assert!(text.contains("to=\"open\"} 1"), "{text}");
     assert!(
@@ -205,8 +209,15 @@ async fn who_fails_fast_gets_a_trickle() {
             }
         },
         inner_errors(),
-        BreakerSettings { consecutive_failures: u32::MAX, min_calls: u32::MAX, ..settings() },
-        SECOND,
+        |()| None,
+        BalanceSettings {
+            breaker: BreakerSettings {
+                consecutive_failures: u32::MAX,
+                min_calls: u32::MAX,
+                ..BreakerSettings::default()
+            },
+            ..settings()
+        },
     );
     for _ in 0..1_000 {
         // Whether it fails is what the endpoint decides; the share is counted.

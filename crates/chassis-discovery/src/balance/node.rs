@@ -1,0 +1,233 @@
+//! What is known about one endpoint, shared by its place in the pool and the calls under way.
+//!
+//! Apart from the pool, because a call can outlast the endpoint's place in it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use chassis_resilience::Class;
+use chassis_resilience::breaker::{BreakerSettings, CircuitBreaker, Permit, State};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::health::{Health, Mode, Standing};
+use super::load::Load;
+use super::metrics::Shown;
+use super::pick::Look;
+
+/// The health of a pool's endpoints together, with its mode where a pick can read it.
+pub(crate) struct Together {
+    health: Mutex<Health>,
+    mode: AtomicU8,
+    in_flight: AtomicUsize,
+    pub(crate) shown: Shown,
+}
+
+impl Together {
+    pub(crate) fn new(health: Health) -> Together {
+        Together {
+            mode: AtomicU8::new(health.mode() as u8),
+            health: Mutex::new(health),
+            in_flight: AtomicUsize::new(0),
+            shown: Shown::default(),
+        }
+    }
+
+    /// Calls under way to all of them.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        let mode = self.mode.load(Ordering::Relaxed);
+        [Mode::Normal, Mode::Panic, Mode::Trials]
+            .into_iter()
+            .find(|known| *known as u8 == mode)
+            .unwrap_or(Mode::Normal)
+    }
+
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Health) -> R) -> R {
+        let mut health = self.health.lock();
+        let result = change(&mut health);
+        self.mode.store(health.mode() as u8, Ordering::Relaxed);
+        self.shown.ejected(health.ejected());
+        result
+    }
+}
+
+/// One endpoint.
+pub(crate) struct Node {
+    load: Mutex<Load>,
+    in_flight: AtomicUsize,
+    standing: AtomicU8,
+    breaker: CircuitBreaker,
+    together: Arc<Together>,
+}
+
+impl Node {
+    pub(crate) fn new(
+        name: String,
+        settings: BreakerSettings,
+        together: Arc<Together>,
+        now: Instant,
+    ) -> Arc<Node> {
+        let node = Arc::new(Node {
+            load: Mutex::new(Load::new(now)),
+            in_flight: AtomicUsize::new(0),
+            standing: AtomicU8::new(Standing::In as u8),
+            breaker: CircuitBreaker::new(name, settings),
+            together,
+        });
+        let weak = Arc::downgrade(&node);
+        node.breaker.on_transition(move |transition| {
+            if let Some(node) = weak.upgrade() {
+                node.together.shown.transition(transition.to);
+                node.judge();
+            }
+        });
+        node
+    }
+
+    /// Asks the breaker and takes its standing from that. Under the lock of all, and by what
+    /// the state is then, so that the last of two changes wins.
+    pub(crate) fn judge(&self) {
+        self.together.change(|health| {
+            let closed = !matches!(
+                self.breaker.state(),
+                State::Open | State::HalfOpen | State::ForcedOpen
+            );
+            self.set_standing(health.judge(self.standing(), closed));
+        });
+    }
+
+    /// It has left the set: what its last calls bring changes nothing any more.
+    pub(crate) fn leave(&self) {
+        self.together.change(|health| health.forget(self.standing()));
+        self.set_standing(Standing::Gone);
+    }
+
+    fn set_standing(&self, standing: Standing) {
+        self.standing.store(standing as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        let standing = self.standing.load(Ordering::Relaxed);
+        [Standing::In, Standing::Ejected, Standing::Kept]
+            .into_iter()
+            .find(|known| *known as u8 == standing)
+            .unwrap_or(Standing::Gone)
+    }
+
+    /// Whether its circuit lets a trial call through although it is not closed.
+    pub(crate) fn has_trial(&self, now: Instant) -> bool {
+        self.breaker.would_permit(now)
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Its load, for an endpoint of weight 1: calls under way with the next one, times what
+    /// one takes, in seconds. It is due for a trial only while no call is under way.
+    pub(crate) fn look(&self, pick: u64, endpoints: usize, now: Instant) -> Look {
+        let in_flight = self.in_flight();
+        let idle = in_flight == 0;
+        let (cost, starved) = {
+            let load = self.load.lock();
+            (load.cost(now), idle && load.is_due(pick, endpoints, now))
+        };
+        let due = match self.standing() {
+            Standing::In => starved,
+            // The breaker knows when: its open time grows with each trial that fails.
+            _ => idle && self.has_trial(now),
+        };
+        Look { load: cost * (in_flight + 1) as f64, due }
+    }
+
+    /// Begins a call as the pool's pick of this number. `anyway`: also if the circuit says no.
+    ///
+    /// # Errors
+    /// When the circuit lets a trial call through.
+    pub(crate) fn begin(
+        self: &Arc<Node>,
+        pick: u64,
+        trial: bool,
+        anyway: bool,
+        now: Instant,
+    ) -> Result<Call, Duration> {
+        let permit = match self.breaker.try_acquire(now) {
+            Ok(permit) => Some(permit),
+            Err(_) if anyway => None,
+            Err(open) => return Err(open.retry_in),
+        };
+        self.load.lock().picked(pick, now);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.together.in_flight.fetch_add(1, Ordering::Relaxed);
+        Ok(Call { node: Arc::clone(self), permit, trial, begun: now, ended: false })
+    }
+}
+
+/// A call under way. It ends once: by what is said about it, or by being dropped.
+pub(crate) struct Call {
+    node: Arc<Node>,
+    /// None for a call that goes out although the circuit is open.
+    permit: Option<Permit>,
+    trial: bool,
+    begun: Instant,
+    ended: bool,
+}
+
+impl Call {
+    /// It was answered.
+    pub(crate) fn end(mut self, class: Class, now: Instant) {
+        self.ended = true;
+        let latency = now.saturating_duration_since(self.begun);
+        let permit = self.permit.take();
+        match class {
+            Class::Success => {
+                let mut load = self.node.load.lock();
+                if self.trial {
+                    load.proved(latency, now);
+                } else {
+                    load.success(latency, now);
+                }
+                drop(load);
+                permit.map(|permit| permit.success(latency))
+            }
+            Class::Failure => {
+                self.node.load.lock().failure(latency, now);
+                permit.map(|permit| permit.failure(latency))
+            }
+            Class::Ignore => permit.map(Permit::ignore),
+        };
+    }
+
+    /// Nobody waits for it any more. `hung`: after so long that it is the endpoint's fault.
+    pub(crate) fn give_up(mut self, hung: impl FnOnce(Duration) -> bool, now: Instant) {
+        self.ended = true;
+        self.abandon(hung, now);
+    }
+
+    fn abandon(&mut self, hung: impl FnOnce(Duration) -> bool, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.begun);
+        if hung(elapsed) {
+            self.node.load.lock().failure(elapsed, now);
+            if let Some(permit) = self.permit.take() {
+                permit.failure(elapsed);
+            }
+        } else {
+            self.node.load.lock().given_up(elapsed, now);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.node.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.node.together.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.ended {
+            self.abandon(|_| false, Instant::now());
+        }
+    }
+}
