@@ -82,6 +82,16 @@ impl Context {
         self.change(|inner| inner.trace = inner.trace.child())
     }
 
+    /// The same call one span deeper with at most this deadline: [`Context::child`] and
+    /// [`Context::with_deadline`] in one step, which every outgoing call takes.
+    #[must_use]
+    pub fn child_until(&self, deadline: Deadline) -> Context {
+        self.change(|inner| {
+            inner.trace = inner.trace.child();
+            inner.deadline = Some(inner.deadline.map_or(deadline, |old| old.min(deadline)));
+        })
+    }
+
     /// The same call in another place of a trace.
     #[must_use]
     pub fn with_trace(&self, trace: TraceContext) -> Context {

@@ -3,18 +3,30 @@
 //! They are one struct because a caller thinks of one dependency at a time: how
 //! long may it take, how often may it be tried, how much of me may it occupy.
 
+mod balance;
+mod breaker;
+mod hedge;
+
 use std::time::Duration;
 
 use chassis_core::Result;
 use chassis_core::config::duration;
-use chassis_resilience::breaker::BreakerSettings;
 use chassis_resilience::retry::{Backoff, BudgetSettings, RetryBudget, RetrySettings};
+use chassis_resilience::{BulkheadLayer, Profile};
 use serde::{Deserialize, Serialize};
 
+pub use self::balance::BalanceConfig;
+pub use self::breaker::BreakerConfig;
+pub use self::hedge::HedgeConfig;
+use crate::BalanceSettings;
 use crate::limits::within;
 
 const SHORTEST: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(600);
+/// Of the longest time of an attempt, from where on a call that nobody waits for any more is
+/// the endpoint's fault.
+const HUNG: f64 = 0.9;
 
 /// Settings of a client for one service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,43 +39,69 @@ pub struct ClientConfig {
     /// One attempt. 1ms up to `timeout`.
     #[serde(with = "duration")]
     pub attempt_timeout: Duration,
+    /// Making a connection. 1ms to 1m; never longer than `attempt_timeout`.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
     /// Attempts, the first one included. 1 (never retry) to 10.
     pub max_attempts: u32,
-    /// Retries as a share of calls, beyond a small fixed rate. 0.0 to 1.0.
+    /// Retries and hedges as a share of calls, beyond `retry_reserve`. 0.0 to 1.0.
     pub retry_budget: f64,
+    /// Retries a second that are allowed however few calls there are. 0 to 1000.
+    pub retry_reserve: u32,
     /// The pause before the first retry at most; it doubles with each one. 0s to 1m.
     #[serde(with = "duration")]
     pub backoff: Duration,
     /// The longest pause between two attempts. `backoff` to 10m.
     #[serde(with = "duration")]
     pub backoff_max: Duration,
+    /// The largest request body, in bytes, that is kept for another attempt. 0 to 16777216.
+    pub max_replay: usize,
     /// Calls that may be under way at a time. 1 to 100000.
     pub max_concurrent: usize,
     /// How long a call waits for its turn when that many are under way. 0s to
     /// 1m.
     #[serde(with = "duration")]
     pub max_wait: Duration,
+    /// Asking a second time when the answer is late.
+    pub hedge: HedgeConfig,
+    /// Which endpoint gets a call.
+    pub balance: BalanceConfig,
     /// The circuit breaker of each endpoint.
     pub breaker: BreakerConfig,
 }
 
 impl Default for ClientConfig {
+    /// That of [`Profile::Standard`].
     fn default() -> ClientConfig {
-        ClientConfig {
-            timeout: Duration::from_secs(5),
-            attempt_timeout: Duration::from_secs(2),
-            max_attempts: 3,
-            retry_budget: 0.2,
-            backoff: Duration::from_millis(50),
-            backoff_max: Duration::from_secs(1),
-            max_concurrent: 256,
-            max_wait: Duration::from_millis(100),
-            breaker: BreakerConfig::default(),
-        }
+        ClientConfig::of(Profile::Standard)
     }
 }
 
 impl ClientConfig {
+    /// The numbers of a profile; a service whose configuration begins with another profile
+    /// than the standard one says so in its defaults.
+    pub fn of(profile: Profile) -> ClientConfig {
+        let numbers = profile.settings();
+        ClientConfig {
+            timeout: numbers.timeout,
+            attempt_timeout: numbers.attempt_timeout,
+            // Ten times what a handshake takes over an ocean.
+            connect_timeout: Duration::from_secs(1).min(numbers.attempt_timeout),
+            max_attempts: numbers.retry.max_attempts,
+            retry_budget: numbers.budget.ratio,
+            retry_reserve: numbers.budget.min_per_second,
+            backoff: numbers.retry.backoff.base,
+            backoff_max: numbers.retry.backoff.cap,
+            // Above it a repetition costs the network more than it is likely to gain.
+            max_replay: 1024 * 1024,
+            max_concurrent: numbers.bulkhead.max_concurrent,
+            max_wait: numbers.bulkhead.max_wait,
+            hedge: HedgeConfig::default(),
+            balance: BalanceConfig::default(),
+            breaker: BreakerConfig::from(numbers.breaker),
+        }
+    }
+
     /// Checks every number.
     ///
     /// # Errors
@@ -73,13 +111,17 @@ impl ClientConfig {
         let key = |name: &str| format!("{path}.{name}");
         within(&key("timeout"), self.timeout, SHORTEST..=LONGEST)?;
         within(&key("attempt_timeout"), self.attempt_timeout, SHORTEST..=self.timeout)?;
+        within(&key("connect_timeout"), self.connect_timeout, SHORTEST..=MINUTE)?;
         within(&key("max_attempts"), self.max_attempts, 1..=10)?;
         within(&key("retry_budget"), self.retry_budget, 0.0..=1.0)?;
-        let minute = Duration::from_secs(60);
-        within(&key("backoff"), self.backoff, Duration::ZERO..=minute)?;
+        within(&key("retry_reserve"), self.retry_reserve, 0..=1000)?;
+        within(&key("backoff"), self.backoff, Duration::ZERO..=MINUTE)?;
         within(&key("backoff_max"), self.backoff_max, self.backoff..=LONGEST)?;
+        within(&key("max_replay"), self.max_replay, 0..=16 * 1024 * 1024)?;
         within(&key("max_concurrent"), self.max_concurrent, 1..=100_000)?;
-        within(&key("max_wait"), self.max_wait, Duration::ZERO..=minute)?;
+        within(&key("max_wait"), self.max_wait, Duration::ZERO..=MINUTE)?;
+        self.hedge.validate(&key("hedge"))?;
+        self.balance.validate(&key("balance"))?;
         self.breaker.validate(&key("breaker"))
     }
 
@@ -95,69 +137,32 @@ impl ClientConfig {
 
     /// A new retry budget; clones of it share one balance.
     pub fn retry_budget(&self) -> RetryBudget {
-        RetryBudget::new(BudgetSettings { ratio: self.retry_budget, ..BudgetSettings::default() })
-    }
-}
-
-/// Settings of a circuit breaker, as a configuration file writes them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub struct BreakerConfig {
-    /// The span of time that the rates look back on. 1s to 10m.
-    #[serde(with = "duration")]
-    pub window: Duration,
-    /// Below this many calls in the window the rates say nothing. 1 to 100000.
-    pub min_calls: u32,
-    /// The share of failed calls that opens the circuit. Above 0.0, up to 1.0.
-    pub failure_rate: f64,
-    /// This many failures in a row open it too. 1 to 1000.
-    pub consecutive_failures: u32,
-    /// How long it stays open the first time. 10ms up to `open_max`.
-    #[serde(with = "duration")]
-    pub open_for: Duration,
-    /// How long it stays open at most, after many times. Up to 10m.
-    #[serde(with = "duration")]
-    pub open_max: Duration,
-}
-
-impl Default for BreakerConfig {
-    fn default() -> BreakerConfig {
-        let settings = BreakerSettings::default();
-        BreakerConfig {
-            window: settings.window,
-            min_calls: settings.min_calls,
-            failure_rate: settings.failure_rate,
-            consecutive_failures: settings.consecutive_failures,
-            open_for: settings.open_for,
-            open_max: settings.open_max,
-        }
-    }
-}
-
-impl BreakerConfig {
-    fn validate(&self, path: &str) -> Result<()> {
-        let key = |name: &str| format!("{path}.{name}");
-        let second = Duration::from_secs(1);
-        within(&key("window"), self.window, second..=LONGEST)?;
-        within(&key("min_calls"), self.min_calls, 1..=100_000)?;
-        within(&key("failure_rate"), self.failure_rate, 0.001..=1.0)?;
-        within(&key("consecutive_failures"), self.consecutive_failures, 1..=1000)?;
-        let shortest = Duration::from_millis(10);
-        within(&key("open_max"), self.open_max, shortest..=LONGEST)?;
-        within(&key("open_for"), self.open_for, shortest..=self.open_max)
+        RetryBudget::new(BudgetSettings {
+            ratio: self.retry_budget,
+            min_per_second: self.retry_reserve,
+            ..BudgetSettings::default()
+        })
     }
 
-    /// The settings of the breaker itself; what is not configurable has its
-    /// default.
-    pub fn settings(&self) -> BreakerSettings {
-        BreakerSettings {
-            window: self.window,
-            min_calls: self.min_calls,
-            failure_rate: self.failure_rate,
-            consecutive_failures: self.consecutive_failures,
-            open_for: self.open_for,
-            open_max: self.open_max,
-            ..BreakerSettings::default()
+    /// A new bulkhead; services that the layer makes share it.
+    pub fn bulkhead(&self) -> BulkheadLayer {
+        BulkheadLayer::new(self.max_concurrent, self.max_wait)
+    }
+
+    /// How long a connection may take: never so long that a whole attempt goes by.
+    pub fn connect_timeout(&self) -> Duration {
+        // What is left after half of an attempt is enough for one elsewhere.
+        self.connect_timeout.min(self.attempt_timeout / 2)
+    }
+
+    /// The settings of the balancer.
+    pub fn balance_settings(&self) -> BalanceSettings {
+        BalanceSettings {
+            breaker: self.breaker.settings(),
+            // Shorter than the time of an attempt, so that an endpoint that hangs is blamed
+            // for it when the time-out drops the call.
+            hung_after: self.attempt_timeout.mul_f64(HUNG),
+            ..self.balance.settings()
         }
     }
 }
@@ -167,16 +172,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid() {
-        let config = ClientConfig::default();
-        config.validate("client").unwrap();
-        config.breaker.settings().validate().unwrap();
+    fn the_defaults_of_every_profile_are_valid() {
+        for profile in [Profile::Critical, Profile::Standard, Profile::BestEffort] {
+            let config = ClientConfig::of(profile);
+            config.validate("client").unwrap();
+            config.breaker.settings().validate().unwrap();
+            assert_eq!(config.breaker.settings(), profile.settings().breaker);
+        }
     }
 
     #[test]
     fn what_is_out_of_range_is_named() {
         type Change = fn(&mut ClientConfig);
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 17] = [
             ("timeout", |c| c.timeout = Duration::ZERO),
             ("attempt_timeout", |c| {
                 c.attempt_timeout = c.timeout + Duration::from_secs(1);
@@ -186,6 +194,14 @@ mod tests {
             ("retry_budget", |c| c.retry_budget = f64::NAN),
             ("max_concurrent", |c| c.max_concurrent = 0),
             ("max_wait", |c| c.max_wait = Duration::from_secs(3600)),
+            ("connect_timeout", |c| c.connect_timeout = Duration::ZERO),
+            ("retry_reserve", |c| c.retry_reserve = 1001),
+            ("max_replay", |c| c.max_replay = usize::MAX),
+            ("hedge.quantile", |c| c.hedge.quantile = 1.0),
+            ("balance.max_ejected", |c| c.balance.max_ejected = 1.1),
+            ("balance.panic_below", |c| c.balance.panic_below = f64::NAN),
+            ("balance.zone_spill", |c| c.balance.zone_spill = 0.5),
+            ("breaker.slow_rate", |c| c.breaker.slow_rate = 2.0),
             ("breaker.failure_rate", |c| c.breaker.failure_rate = 0.0),
             ("breaker.open_for", |c| {
                 c.breaker.open_for = c.breaker.open_max * 2;

@@ -33,7 +33,7 @@ mod target;
 pub use balance::{
     Affinity, AllOpen, Balance, BalanceSettings, NoEndpoints, ResponseFuture, provably_not_sent,
 };
-pub use client_config::{BreakerConfig, ClientConfig};
+pub use client_config::{BalanceConfig, BreakerConfig, ClientConfig, HedgeConfig};
 pub use config::{DiscoveryConfig, DnsConfig, Mode};
 pub use discovery::Discovery;
 pub use dns::Dns;

@@ -1,6 +1,5 @@
 //! The numbers of a balancer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chassis_resilience::breaker::BreakerSettings;
@@ -15,7 +14,7 @@ pub struct BalanceSettings {
     /// circuit is closed they go to none.
     pub panic_below: f64,
     /// The zone that this process runs in: endpoints of the same zone are preferred.
-    pub zone: Option<Arc<str>>,
+    pub zone: Option<String>,
     /// A call leaves the zone when the better of two endpoints in it is loaded so many times
     /// more than the better of two elsewhere.
     pub zone_spill: f64,

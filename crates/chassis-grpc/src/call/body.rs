@@ -1,34 +1,55 @@
-//! The body of an answer, watched until its trailers.
+//! The body of an answer, watched until its trailers, and on the calling side until the
+//! deadline.
 //!
-//! It is polled inside the call's context, so that a stream which logs or calls
-//! others while it is read still belongs to the call.
+//! One wrapper for both, because each wrapper is an allocation and a call through a table for
+//! every frame. On the serving side it is polled inside the call's context, so that a stream
+//! which logs or calls others while it is read still belongs to the call. On the calling side
+//! the deadline holds for the whole call, as gRPC says, not only until the first byte: a
+//! server that sends headers and then nothing must not hold us.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
-use chassis_core::Code;
+use chassis_core::{Code, Deadline, Error};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
 use tonic::Status;
-use tonic::body::Body;
 
 use super::outcome::Outcome;
 use super::record::Record;
+use crate::IntoStatus;
 
-/// A body that ends its call's record.
-pub(crate) struct Watched {
-    inner: Body,
-    record: Record,
-}
-
-impl Watched {
-    pub(crate) fn new(inner: Body, record: Record) -> Watched {
-        Watched { inner, record }
+pin_project! {
+    /// A body that ends its call's record.
+    pub(crate) struct Watched<B> {
+        #[pin]
+        inner: B,
+        record: Record,
+        #[pin]
+        sleep: Option<Sleep>,
     }
 }
 
-impl HttpBody for Watched {
+impl<B> Watched<B> {
+    /// A body of the serving side: its call has a deadline of its own.
+    pub(crate) fn new(inner: B, record: Record) -> Watched<B> {
+        Watched { inner, record, sleep: None }
+    }
+
+    /// A body that ends at the deadline.
+    pub(crate) fn until(deadline: Option<Deadline>, inner: B, record: Record) -> Watched<B> {
+        let sleep = deadline.map(|deadline| tokio::time::sleep_until(deadline.instant()));
+        Watched { inner, record, sleep }
+    }
+}
+
+impl<B> HttpBody for Watched<B>
+where
+    B: HttpBody<Data = Bytes, Error = Status>,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -36,18 +57,31 @@ impl HttpBody for Watched {
         self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Watched { inner, record } = self.get_mut();
-        let poll = poll_fn(|cx| Pin::new(&mut *inner).poll_frame(cx));
-        let next = ready!(pin!(record.ctx.clone().scope(poll)).poll(cx));
+        let mut this = self.project();
+        let frame = if this.record.is_serving() {
+            let poll = poll_fn(|cx| this.inner.as_mut().poll_frame(cx));
+            pin!(this.record.ctx.clone().scope(poll)).poll(cx)
+        } else {
+            this.inner.as_mut().poll_frame(cx)
+        };
+        let next = match frame {
+            Poll::Ready(next) => next,
+            Poll::Pending => {
+                if !this.sleep.as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready()) {
+                    return Poll::Pending;
+                }
+                Some(Err(late()))
+            }
+        };
         match &next {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     let outcome = Outcome::of_headers(trailers);
-                    record.end(&outcome.unwrap_or_else(no_status));
+                    this.record.end(&outcome.unwrap_or_else(no_status));
                 }
             }
-            Some(Err(status)) => record.end(&Outcome::of_status(status)),
-            None => record.end(&no_status()),
+            Some(Err(status)) => this.record.end(&Outcome::of_status(status)),
+            None => this.record.end(&no_status()),
         }
         Poll::Ready(next)
     }
@@ -63,4 +97,9 @@ impl HttpBody for Watched {
 
 fn no_status() -> Outcome {
     Outcome::failed(Code::Unknown, "the answer ended without a status")
+}
+
+fn late() -> Status {
+    let message = "the answer was not complete before the deadline of the call";
+    Error::deadline_exceeded("DEADLINE_EXCEEDED", message).into_status()
 }

@@ -55,6 +55,11 @@ impl Record {
         Record { ctx, span, methods, name, started: Instant::now(), side, ended: false }
     }
 
+    /// Whether this is the side that answers.
+    pub(crate) fn is_serving(&self) -> bool {
+        matches!(self.side, Side::Server { .. })
+    }
+
     /// Writes it down. Only the first end counts.
     pub(crate) fn end(&mut self, outcome: &Outcome) {
         if std::mem::replace(&mut self.ended, true) {
@@ -68,7 +73,7 @@ impl Record {
                 self.span.rename(OTHER);
             }
             if let Outcome::Failed { chain, code, .. } = outcome
-                && (matches!(self.side, Side::Client) || is_our_fault(*code))
+                && (!self.is_serving() || is_our_fault(*code))
             {
                 self.span.fail(chain.clone());
             }

@@ -10,10 +10,10 @@ use tonic::body::Body;
 use tower::ServiceExt;
 
 use super::LongLived;
+use super::answer::Answer;
 use super::channel::Column;
 use super::error::explain;
 use super::replay::Replay;
-use super::timed::Timed;
 use crate::IntoStatus;
 use crate::call::body::Watched;
 use crate::call::method::Methods;
@@ -25,6 +25,7 @@ use crate::timeout;
 pub(super) struct Shared {
     pub(super) timeout: Duration,
     pub(super) methods: Arc<Methods>,
+    pub(super) max_replay: usize,
 }
 
 /// Makes one call. Dropping the future cancels it.
@@ -34,11 +35,8 @@ pub(super) async fn call(
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let deadline = deadline(&request, shared.timeout);
-    let ctx = Context::current().child();
-    let ctx = match deadline {
-        Some(deadline) => ctx.with_deadline(deadline),
-        None => ctx,
-    };
+    let ctx = Context::current();
+    let ctx = deadline.map_or_else(|| ctx.child(), |deadline| ctx.child_until(deadline));
     let path = request.uri().path();
     let name = path.strip_prefix('/').unwrap_or(path).to_owned();
     let span = begin_span(&ctx, SpanKind::Client, &name);
@@ -49,16 +47,14 @@ pub(super) async fn call(
     let methods = Arc::clone(&shared.methods);
     let mut record = Record::begin(ctx.clone(), span, methods, name, Side::Client);
 
-    match send(column, request, ctx.deadline()).await {
+    let deadline = ctx.deadline();
+    match send(column, request.map(|body| Replay::read(body, shared.max_replay)), deadline).await {
         Ok(response) => Ok(match Outcome::of_head(&response) {
             Some(outcome) => {
                 record.end(&outcome);
-                response
+                response.map(Body::new)
             }
-            None => response.map(|body| {
-                let timed = Timed::new(body, ctx.deadline());
-                Body::new(Watched::new(Body::new(timed), record))
-            }),
+            None => response.map(|body| Body::new(Watched::until(deadline, body, record))),
         }),
         Err(error) => {
             record.end(&Outcome::of_error(&error));
@@ -69,13 +65,13 @@ pub(super) async fn call(
 
 async fn send(
     column: Column,
-    request: Request<Body>,
+    request: Request<Replay>,
     deadline: Option<Deadline>,
-) -> Result<Response<Body>, Error> {
+) -> Result<Response<Answer>, Error> {
     // A call with no time left is not sent.
     deadline.map_or(Ok(()), Deadline::check)?;
-    let answer = column.oneshot(request.map(Replay::read));
-    let answer: Result<Response<Body>, BoxError> = match deadline {
+    let answer = column.oneshot(request);
+    let answer: Result<Response<Answer>, BoxError> = match deadline {
         Some(deadline) => deadline.run(answer).await?,
         None => answer.await,
     };
@@ -103,16 +99,4 @@ fn propagate(ctx: &Context, headers: &mut HeaderMap) {
             headers.insert(HeaderName::from_static(name), value);
         }
     });
-}
-
-/// Tells the server how long this attempt will be waited for.
-pub(super) fn stamp_timeout(request: &mut Request<Replay>, attempt: Duration) {
-    let left = match request.extensions().get::<Deadline>() {
-        Some(deadline) => deadline.remaining().min(attempt),
-        // A stream that is meant to last: only its caller knows how long.
-        None => return,
-    };
-    if let Ok(value) = HeaderValue::try_from(timeout::format(left)) {
-        request.headers_mut().insert(timeout::HEADER, value);
-    }
 }

@@ -1,28 +1,47 @@
 //! The channel and the column of layers that it is made of.
+//!
+//! ```text
+//!   call::call            context, metadata, span, metrics, deadline: once for a call
+//!   ── Retry              attempts, paid out of the budget
+//!   ── Hedge              a second copy of a late attempt; only if it is configured
+//!   ── Timeout            one attempt
+//!   ── Bulkhead           places in this process
+//!   ── Balance            one endpoint; its circuit breaker and its load
+//!   ── Transport          the wire: time left, attempts before, the first frame
+//! ```
 
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Duration;
 
-use chassis_core::metrics::Counter;
-use chassis_core::{BoxError, BoxFuture, Metrics, Result};
-use chassis_discovery::{Balance, ClientConfig, Discovery, Target};
-use chassis_resilience::{BulkheadLayer, RetryLayer, TimeoutLayer};
+use chassis_core::{BoxFuture, Metrics, Result};
+use chassis_discovery::{Affinity, Balance, ClientConfig, Discovery, Target};
+use chassis_resilience::bulkhead::BulkheadService;
+use chassis_resilience::hedge::{Hedge, HedgeLayer, HedgeService};
+use chassis_resilience::retry::{Retry, RetryLayer};
+use chassis_resilience::timeout::{Timeout, TimeoutLayer};
+use chassis_resilience::Class;
 use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
-use tower::util::BoxCloneSyncService;
+use tower::util::Either;
 use tower::{Service, ServiceBuilder};
 
+use super::answer::Answer;
 use super::call::{self, Shared};
 use super::classify::classify;
 use super::replay::Replay;
 use super::retry::Policy;
-use super::transport;
+use super::transport::{Transport, Wire};
 use crate::call::method::{Family, Methods};
 
-/// What is below the deadline: one service, its type forgotten.
-pub(super) type Column = BoxCloneSyncService<Request<Replay>, Response<Body>, BoxError>;
+/// What is below the deadline, outermost first. The whole type, so that a call costs no box
+/// for each layer.
+pub(super) type Column = Retry<Policy, Either<HedgeService<Policy, Attempt>, Attempt>>;
+
+/// One attempt.
+type Attempt = Timeout<BulkheadService<Balance<Transport, Judge, Request<Replay>>>>;
+
+type Judge = fn(Result<&Response<Answer>, &tonic::transport::Error>) -> Class;
 
 /// A channel to a service by its name, for generated tonic clients. Cheap to
 /// clone; clones share connections, circuits and budgets, so make one for each
@@ -103,6 +122,7 @@ impl ChannelBuilder {
         self.config.validate(&path)?;
         let shared = Shared {
             timeout: self.config.timeout,
+            max_replay: self.config.max_replay,
             methods: Arc::new(Methods::new(
                 &self.metrics,
                 Family {
@@ -120,71 +140,41 @@ impl ChannelBuilder {
     /// the one who waits.
     fn column(&self) -> Column {
         let config = &self.config;
-        let service = ServiceBuilder::new()
+        let policy = Policy::new(self.idempotent);
+        let budget = config.retry_budget();
+        let hedge = config.hedge.settings().map(Hedge::new);
+        ServiceBuilder::new()
             // Retry is outside of all that fails for one attempt only, so that
             // the next attempt gets a new timeout, a new place in the bulkhead
             // and another endpoint.
-            .layer(RetryLayer::new(
-                Policy::new(self.idempotent),
-                config.retry_settings(),
-                config.retry_budget(),
-            ))
-            // What an attempt may take goes out with it, so that the server
-            // stops working on it when we stop waiting.
-            .map_request(stamp(config.attempt_timeout, self.attempts()))
+            .layer(RetryLayer::new(policy, config.retry_settings(), budget.clone()))
+            // Below retry, whose budget it shares, because both are load that nobody
+            // asked for; above all that the copy should pass anew.
+            .option_layer(hedge.map(|hedge| HedgeLayer::new(policy, hedge, budget)))
             // The attempt's timeout covers the wait for a place below: a full
             // bulkhead and a slow endpoint feel the same to the caller.
             .layer(TimeoutLayer::new(config.attempt_timeout))
             // The bulkhead counts attempts, not calls: a call that waits for its
             // next attempt occupies nobody. It is above the balancer, because it
             // protects this process from the service as a whole.
-            .layer(BulkheadLayer::new(config.max_concurrent, config.max_wait))
+            .layer(config.bulkhead())
             // The balancer picks last, with the newest knowledge, and walks past
             // open circuits: there is one below it for each endpoint.
-            .service(self.balance());
-        BoxCloneSyncService::new(service)
+            .service(self.balance())
     }
 
-    fn balance(
-        &self,
-    ) -> impl Service<Request<Replay>, Response = Response<Body>, Error = BoxError, Future: Send>
-    + Clone
-    + Send
-    + Sync
-    + 'static {
-        // A connection that is not there after half an attempt leaves time for
-        // an attempt elsewhere, and was provably never used.
-        let half = self.config.attempt_timeout / 2;
+    fn balance(&self) -> Balance<Transport, Judge, Request<Replay>> {
+        let wire = Wire::new(&self.config, &self.target, &self.metrics);
         let balance = Balance::new(
             self.target.clone(),
             self.discovery.resolver().watch(&self.target),
-            move |endpoint| transport::connect(endpoint.address, half),
-            classify,
-            self.config.breaker.settings(),
-            half,
+            move |endpoint| wire.to(endpoint.address),
+            classify as Judge,
+            |request: &Request<Replay>| request.extensions().get::<Affinity>().copied(),
+            self.config.balance_settings(),
         );
         balance.bind(&self.metrics);
         balance
-    }
-
-    fn attempts(&self) -> Counter {
-        self.metrics.counter(
-            "client_attempts",
-            "Attempts of calls, the first one included.",
-            &[("service", &self.target.service), ("protocol", &self.target.protocol)],
-        )
-    }
-}
-
-/// Writes the time of one attempt into its request, and counts it.
-fn stamp(
-    attempt_timeout: Duration,
-    attempts: Counter,
-) -> impl Fn(Request<Replay>) -> Request<Replay> + Clone + Send + Sync + 'static {
-    move |mut request| {
-        attempts.inc();
-        call::stamp_timeout(&mut request, attempt_timeout);
-        request
     }
 }
 

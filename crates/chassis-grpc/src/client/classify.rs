@@ -6,13 +6,12 @@
 use chassis_core::Code;
 use chassis_resilience::Class;
 use http::Response;
-use tonic::body::Body;
 
 use crate::call::outcome::Outcome;
 
-/// Judges an answer by its head. A failure that only shows in the trailers, as
-/// of a stream that breaks, is not seen: the endpoint did answer.
-pub(super) fn classify(result: Result<&Response<Body>, &tonic::transport::Error>) -> Class {
+/// Judges an answer by its head, which holds the trailers if they came with it. A failure that
+/// shows later, as of a stream that breaks, is not seen: the endpoint did answer.
+pub(super) fn classify<B>(result: Result<&Response<B>, &tonic::transport::Error>) -> Class {
     let Ok(response) = result else {
         return Class::Failure;
     };
@@ -42,9 +41,9 @@ mod tests {
             (tonic::Code::DeadlineExceeded, Class::Failure),
         ];
         for (code, class) in cases {
-            let response = tonic::Status::new(code, "").into_http();
+            let response: Response<()> = tonic::Status::new(code, "").into_http();
             assert_eq!(classify(Ok(&response)), class, "{code:?}");
         }
-        assert_eq!(classify(Ok(&Response::new(Body::empty()))), Class::Success);
+        assert_eq!(classify(Ok(&Response::new(()))), Class::Success);
     }
 }

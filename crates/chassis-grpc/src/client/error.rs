@@ -47,7 +47,24 @@ pub(super) fn is_not_sent(error: &(dyn StdError + 'static)) -> bool {
         || any(error, |error| {
             error.is::<ConnectError>()
                 || error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+                || error.downcast_ref::<h2::Error>().is_some_and(was_refused)
         })
+}
+
+/// Whether the server has turned the call away without looking at it.
+pub(super) fn is_refused(error: &(dyn StdError + 'static)) -> bool {
+    any(error, |error| error.downcast_ref::<h2::Error>().is_some_and(was_refused))
+}
+
+/// Either the stream alone (RFC 9113, 8.7), or all streams after the last one that a graceful
+/// GOAWAY names (6.8). Of one with an error code the same is not known: it may end calls that
+/// have begun.
+fn was_refused(error: &h2::Error) -> bool {
+    match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => true,
+        Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
+        _ => false,
+    }
 }
 
 fn any(

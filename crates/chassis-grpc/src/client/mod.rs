@@ -3,13 +3,13 @@
 //! A generated client is built on a [`Channel`] as it would be on tonic's own.
 //! Behind it stands the column of `channel::column`, the same for every call.
 
+mod answer;
 mod call;
 mod channel;
 mod classify;
 mod error;
 mod replay;
 mod retry;
-mod timed;
 mod transport;
 
 pub use channel::{Channel, ChannelBuilder};

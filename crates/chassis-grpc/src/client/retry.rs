@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use chassis_core::{BoxError, Code};
 use chassis_discovery::AllOpen;
-use chassis_resilience::{BulkheadFull, Decision, RetryPolicy};
+use chassis_resilience::{BulkheadFull, Decision, HedgePolicy, RetryPolicy};
 use http::{HeaderMap, Request, Response};
-use tonic::body::Body;
 
-use super::Idempotent;
-use super::error::is_not_sent;
+use super::{Idempotent, LongLived};
+use super::answer::Answer;
+use super::error::{is_not_sent, is_refused};
 use super::replay::Replay;
 use crate::call::outcome::Outcome;
 use crate::status::PUSHBACK;
@@ -38,10 +38,8 @@ impl Policy {
             || request.extensions().get::<Idempotent>().is_some()
             || request.headers().contains_key(IDEMPOTENCY_KEY)
     }
-}
 
-impl RetryPolicy<Request<Replay>, Response<Body>, BoxError> for Policy {
-    fn clone_request(&self, request: &Request<Replay>) -> Option<Request<Replay>> {
+    fn copy(request: &Request<Replay>) -> Option<Request<Replay>> {
         let mut copy = Request::new(request.body().again()?);
         *copy.method_mut() = request.method().clone();
         *copy.uri_mut() = request.uri().clone();
@@ -50,17 +48,39 @@ impl RetryPolicy<Request<Replay>, Response<Body>, BoxError> for Policy {
         *copy.extensions_mut() = request.extensions().clone();
         Some(copy)
     }
+}
+
+impl HedgePolicy<Request<Replay>, Response<Answer>, BoxError> for Policy {
+    fn clone_request(&self, request: &Request<Replay>) -> Option<Request<Replay>> {
+        // A stream that is meant to last is not late.
+        let lasts = request.extensions().get::<LongLived>().is_some();
+        if self.may_repeat(request) && !lasts { Policy::copy(request) } else { None }
+    }
+
+    fn settles(&self, result: Result<&Response<Answer>, &BoxError>) -> bool {
+        let code = result.ok().map(|response| Outcome::of_head(response).and_then(|o| o.code()));
+        code.is_some_and(|code| code != Some(Code::Unavailable))
+    }
+}
+
+impl RetryPolicy<Request<Replay>, Response<Answer>, BoxError> for Policy {
+    fn clone_request(&self, request: &Request<Replay>) -> Option<Request<Replay>> {
+        Policy::copy(request)
+    }
 
     fn decide(
         &self,
-        _attempt: u32,
+        attempt: u32,
         request: &Request<Replay>,
-        result: Result<&Response<Body>, &BoxError>,
+        result: Result<&Response<Answer>, &BoxError>,
     ) -> Decision {
         let may_repeat = self.may_repeat(request);
         match result {
             // Both say "not now", and asking again at once is part of the problem.
             Err(error) if error.is::<AllOpen>() || error.is::<BulkheadFull>() => Decision::Done,
+            // The server has not looked at it: safe, and for free, but only once (gRFC A6,
+            // "transparent retries"): a server that refuses twice wants less.
+            Err(error) if is_refused(&**error) && attempt > 1 => Decision::Retry,
             Err(error) if is_not_sent(&**error) => Decision::RetryFree,
             Err(_) if may_repeat => Decision::Retry,
             Err(_) => Decision::Done,
@@ -106,18 +126,18 @@ mod tests {
     use super::*;
 
     fn request() -> Request<Replay> {
-        Request::new(Replay::Whole(Some("x".into())))
+        Request::new(Replay::of("x".into()))
     }
 
-    fn answer(code: tonic::Code, pushback: Option<&str>) -> Response<Body> {
+    fn answer(code: tonic::Code, pushback: Option<&str>) -> Response<Answer> {
         let mut status = Status::new(code, "");
         if let Some(text) = pushback {
             status.metadata_mut().insert(PUSHBACK, text.parse().unwrap());
         }
-        status.into_http()
+        Answer::peek(status.into_http(), &mut std::task::Context::from_waker(std::task::Waker::noop()))
     }
 
-    fn decide(idempotent: bool, result: Result<Response<Body>, BoxError>) -> Decision {
+    fn decide(idempotent: bool, result: Result<Response<Answer>, BoxError>) -> Decision {
         Policy::new(idempotent).decide(1, &request(), result.as_ref())
     }
 
@@ -127,6 +147,17 @@ mod tests {
             let error = ConnectError("refused".into());
             assert_eq!(decide(idempotent, Err(error.into())), Decision::RetryFree);
         }
+    }
+
+    #[test]
+    fn a_refused_stream_is_repeated_once_for_free() {
+        let refused = || -> BoxError { h2::Error::from(h2::Reason::REFUSED_STREAM).into() };
+        let policy = Policy::new(false);
+        for (attempt, expected) in [(1, Decision::RetryFree), (2, Decision::Retry)] {
+            assert_eq!(policy.decide(attempt, &request(), Err(&refused())), expected);
+        }
+        let reset = h2::Error::from(h2::Reason::CANCEL).into();
+        assert_eq!(policy.decide(1, &request(), Err(&reset)), Decision::Done);
     }
 
     #[test]

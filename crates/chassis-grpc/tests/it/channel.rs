@@ -150,8 +150,12 @@ async fn push_back_is_obeyed() {
     assert!(started.elapsed() >= Duration::from_millis(30));
     assert_eq!(calls.load(Ordering::SeqCst), 2);
     let text = metrics.encode();
-    let attempts = "client_attempts_total{protocol=\"grpc\",service=\"greeter\"} 2";
-    assert!(text.contains(attempts), "{text}");
+    for attempt in ["first", "again"] {
+        let attempts = format!(
+            "client_attempts_total{{attempt=\"{attempt}\",protocol=\"grpc\",service=\"greeter\"}} 1"
+        );
+        assert!(text.contains(&attempts), "{text}");
+    }
     let calls = "rpc_client_call_duration_seconds_count{rpc_method=\"test.Greeter/Greet\",rpc_response_status_code=\"OK\",service=\"greeter\"} 1";
     assert!(text.contains(calls), "{text}");
 

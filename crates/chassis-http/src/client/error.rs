@@ -40,7 +40,7 @@ pub(super) fn deadline_exceeded() -> Error {
 
 /// What the transport says, with whether anything was sent.
 pub(super) fn from_transport(error: legacy::Error) -> Error {
-    if error.is_connect() {
+    if error.is_connect() || is_unused(&error) {
         return Error::unavailable("CONNECT_FAILED", "a service that is needed cannot be reached")
             .with_source(error)
             .not_sent();
@@ -54,14 +54,17 @@ pub(super) fn from_transport(error: legacy::Error) -> Error {
 }
 
 fn is_our_body(error: &legacy::Error) -> bool {
-    let mut next = error.source();
-    while let Some(source) = next {
-        if source.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
-            return true;
-        }
-        next = source.source();
-    }
-    false
+    any(error, hyper::Error::is_user)
+}
+
+/// Whether the connection was closed before the request was written to it.
+fn is_unused(error: &legacy::Error) -> bool {
+    any(error, hyper::Error::is_canceled)
+}
+
+fn any(error: &legacy::Error, test: fn(&hyper::Error) -> bool) -> bool {
+    std::iter::successors(error.source(), |&error| error.source())
+        .any(|source| source.downcast_ref::<hyper::Error>().is_some_and(test))
 }
 
 /// What the stack says, with the name of the service for the log.

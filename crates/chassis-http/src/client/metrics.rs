@@ -1,15 +1,32 @@
 //! Rate, errors and duration of the calls of one client, by method and outcome.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use chassis_core::{Histogram, Metrics, metrics::LATENCY_BUCKETS};
+use http::StatusCode;
 use parking_lot::RwLock;
+
+/// How a call ended: the status of an answer, or the reason why there is none.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum Outcome {
+    Answered(StatusCode),
+    Failed(String),
+}
+
+impl Outcome {
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        match self {
+            Outcome::Answered(status) => Cow::Owned(status.as_str().to_owned()),
+            Outcome::Failed(reason) => Cow::Borrowed(reason),
+        }
+    }
+}
 
 /// The metrics of one client. Outcomes are statuses and the reasons of this crate: a few.
 pub(super) struct ClientMetrics {
     metrics: Metrics,
     service: Arc<str>,
-    durations: RwLock<HashMap<(&'static str, String), Histogram>>,
+    durations: RwLock<HashMap<(&'static str, Outcome), Histogram>>,
 }
 
 impl ClientMetrics {
@@ -17,11 +34,12 @@ impl ClientMetrics {
         ClientMetrics { metrics, service, durations: RwLock::default() }
     }
 
-    /// The histogram of durations of calls with this method and outcome, a status or a reason.
-    pub(super) fn duration(&self, method: &'static str, outcome: &str) -> Histogram {
-        let key = (method, outcome.to_owned());
+    /// Counts a call with this method and outcome that took so many seconds.
+    pub(super) fn observe(&self, method: &'static str, outcome: &Outcome, seconds: f64) {
+        // The usual outcomes, which are statuses, are found without allocating.
+        let key = (method, outcome.clone());
         if let Some(known) = self.durations.read().get(&key) {
-            return known.clone();
+            return known.observe(seconds);
         }
         let histogram = self.metrics.histogram(
             "http_client_request_duration_seconds",
@@ -29,10 +47,10 @@ impl ClientMetrics {
             &[
                 ("server_address", &self.service),
                 ("http_request_method", method),
-                ("outcome", outcome),
+                ("outcome", &outcome.text()),
             ],
             LATENCY_BUCKETS,
         );
-        self.durations.write().entry(key).or_insert(histogram).clone()
+        self.durations.write().entry(key).or_insert(histogram).observe(seconds);
     }
 }

@@ -39,7 +39,11 @@ use chassis_discovery::{ClientConfig, Discovery, Target};
 use http::{HeaderName, HeaderValue, Method, Request, header};
 use tower::ServiceExt;
 
-use self::{metrics::ClientMetrics, payload::Payload, stack::Stack};
+use self::{
+    metrics::{ClientMetrics, Outcome},
+    payload::Payload,
+    stack::Stack,
+};
 pub use self::{request::RequestBuilder, response::Response};
 use crate::edge::method_label;
 
@@ -53,6 +57,7 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     service: Arc<str>,
+    host: Option<HeaderValue>,
     stack: Stack,
     config: ClientConfig,
     max_response_bytes: usize,
@@ -106,6 +111,7 @@ impl ClientBuilder {
         let service: Arc<str> = self.service.into();
         Client(Arc::new(Inner {
             metrics: self.metrics.map(|metrics| ClientMetrics::new(metrics, service.clone())),
+            host: HeaderValue::from_str(&service).ok(),
             service,
             stack,
             config: self.config,
@@ -177,7 +183,7 @@ impl Client {
     /// Any failure to get an answer: `NO_ENDPOINTS`, `CIRCUIT_OPEN`, `TOO_MANY_CALLS`,
     /// `CONNECT_FAILED`, `CONNECTION_LOST`, `ATTEMPT_TIMEOUT`, `DEADLINE_EXCEEDED`.
     pub async fn call(&self, request: Request<Body>) -> Result<http::Response<Body>> {
-        let (response, _) = self.send(request.map(Payload::from_body)).await?;
+        let (response, _) = self.send(request.map(|body| Payload::from_body(body, self.0.config.max_replay))).await?;
         Ok(response)
     }
 
@@ -188,9 +194,9 @@ impl Client {
     ) -> Result<(http::Response<Body>, Deadline)> {
         let inner = &*self.0;
         let started = tokio::time::Instant::now();
-        let context =
-            Context::current().child().with_deadline(Deadline::after(inner.config.timeout));
-        let deadline = context.deadline().unwrap_or_else(|| Deadline::after(inner.config.timeout));
+        let limit = Deadline::after(inner.config.timeout);
+        let context = Context::current().child_until(limit);
+        let deadline = context.deadline().unwrap_or(limit);
         let deadline = match request.extensions().get::<Deadline>() {
             Some(own) => deadline.min(*own),
             None => deadline,
@@ -199,15 +205,13 @@ impl Client {
         // A forwarded one belongs to the trace parent that it came with.
         request.headers_mut().remove(propagation::TRACESTATE);
         propagation::inject(&context, |name, value| {
-            if let Ok(value) = HeaderValue::from_str(&value) {
+            if let Ok(value) = HeaderValue::try_from(value) {
                 request.headers_mut().insert(HeaderName::from_static(name), value);
             }
         });
         // The callee is known by its name; the address is the balancer's business.
-        if !request.headers().contains_key(header::HOST)
-            && let Ok(host) = HeaderValue::from_str(&inner.service)
-        {
-            request.headers_mut().insert(header::HOST, host);
+        if let Some(host) = &inner.host {
+            request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());
         }
 
         let method = method_label(request.method());
@@ -221,23 +225,27 @@ impl Client {
             .scope(inner.stack.clone().oneshot(request))
             .await
             .map_err(|error| error::from_stack(error, &inner.service));
+        if inner.metrics.is_none() && !span.is_recording() {
+            return Ok((result?.map(Body::new), deadline));
+        }
         let outcome = match &result {
-            Ok(response) => response.status().as_str().to_owned(),
-            Err(error) => error.reason().to_owned(),
+            Ok(response) => Outcome::Answered(response.status()),
+            Err(error) => Outcome::Failed(error.reason().to_owned()),
         };
         if let Some(metrics) = &inner.metrics {
-            metrics.duration(method, &outcome).observe(started.elapsed().as_secs_f64());
+            metrics.observe(method, &outcome, started.elapsed().as_secs_f64());
         }
         if span.is_recording() {
+            let text = outcome.text().into_owned();
             match &result {
                 Ok(response) => {
-                    span.set("http.response.status_code", outcome.clone());
+                    span.set("http.response.status_code", text.clone());
                     if response.status().is_client_error() || response.status().is_server_error() {
-                        span.fail(outcome);
+                        span.fail(text);
                     }
                 }
                 Err(error) => {
-                    span.set("error.type", outcome);
+                    span.set("error.type", text);
                     span.fail(error.chain());
                 }
             }

@@ -10,6 +10,7 @@ use chassis_core::{BoxError, Deadline};
 use chassis_discovery::{AllOpen, provably_not_sent};
 use chassis_resilience::{
     bulkhead::BulkheadFull,
+    hedge::HedgePolicy,
     retry::{Decision, RetryPolicy},
 };
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -21,13 +22,28 @@ use crate::problem::retry_after;
 /// The header that makes a POST safe to repeat.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// Retries what is safe to send again.
+/// Retries and hedges what is safe to send again.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct IfSafe;
+pub(super) struct IfSafe {
+    /// Most bytes of a body that are kept for another attempt.
+    pub(super) max_replay: usize,
+}
+
+impl IfSafe {
+    fn copy(self, request: &Request<Payload>) -> Option<Request<Payload>> {
+        let mut copy = Request::new(request.body().again(self.max_replay)?);
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        *copy.headers_mut() = request.headers().clone();
+        *copy.extensions_mut() = request.extensions().clone();
+        Some(copy)
+    }
+}
 
 impl RetryPolicy<Request<Payload>, http::Response<Incoming>, BoxError> for IfSafe {
     fn clone_request(&self, request: &Request<Payload>) -> Option<Request<Payload>> {
-        request.body().is_small_enough().then(|| request.clone())
+        self.copy(request)
     }
 
     fn decide(
@@ -40,7 +56,7 @@ impl RetryPolicy<Request<Payload>, http::Response<Incoming>, BoxError> for IfSaf
         if request.body().is_spent() {
             return Decision::Done;
         }
-        let safe = !request.body().is_stream() && is_safe(request.method(), request.headers());
+        let safe = is_safe(request);
         match result {
             Ok(response) => {
                 let left = request.extensions().get::<Deadline>().map(|d| d.remaining());
@@ -51,8 +67,33 @@ impl RetryPolicy<Request<Payload>, http::Response<Incoming>, BoxError> for IfSaf
     }
 }
 
-fn is_safe(method: &Method, headers: &HeaderMap) -> bool {
+impl HedgePolicy<Request<Payload>, http::Response<Incoming>, BoxError> for IfSafe {
+    fn clone_request(&self, request: &Request<Payload>) -> Option<Request<Payload>> {
+        if is_safe(request) { self.copy(request) } else { None }
+    }
+
+    fn settles(&self, result: Result<&http::Response<Incoming>, &BoxError>) -> bool {
+        result.is_ok_and(|response| !passes(response.status()))
+    }
+}
+
+fn is_safe(request: &Request<Payload>) -> bool {
+    !request.body().is_stream() && may_repeat(request.method(), request.headers())
+}
+
+fn may_repeat(method: &Method, headers: &HeaderMap) -> bool {
     method.is_idempotent() || headers.contains_key(IDEMPOTENCY_KEY)
+}
+
+/// Whether it may be better the next time.
+fn passes(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
 }
 
 fn answered(
@@ -61,15 +102,8 @@ fn answered(
     pause: Option<Duration>,
     left: Option<Duration>,
 ) -> Decision {
-    let passes = matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    );
     match pause {
-        _ if !passes || !safe => Decision::Done,
+        _ if !safe || !passes(status) => Decision::Done,
         // The answer that we have is better than a time-out later.
         Some(pause) if left.is_some_and(|left| pause >= left) => Decision::Done,
         Some(pause) => Decision::RetryAfter(pause),
@@ -112,7 +146,7 @@ mod tests {
             (Method::PATCH, &none, false),
             (Method::POST, &key, true),
         ] {
-            assert_eq!(is_safe(&method, headers), safe, "{method}");
+            assert_eq!(may_repeat(&method, headers), safe, "{method}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chassis_core::{Deadline, Error, Result};
+use chassis_discovery::Affinity;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use serde::Serialize;
 
@@ -23,7 +24,7 @@ impl RequestBuilder {
             .filter(|uri| path.starts_with('/') && uri.authority().is_none())
             .ok_or_else(|| wrong(format!("`{path}` is not a path that begins with /")))
             .map(|uri| {
-                let mut request = Request::new(Payload::Whole(Bytes::new()));
+                let mut request = Request::new(Payload::whole(Bytes::new()));
                 *request.method_mut() = method;
                 *request.uri_mut() = uri;
                 request
@@ -69,11 +70,19 @@ impl RequestBuilder {
         self.header(IDEMPOTENCY_KEY, key)
     }
 
+    /// Asks for the endpoint that this key belongs to; see [`Affinity`].
+    pub fn affinity(self, key: impl AsRef<[u8]>) -> RequestBuilder {
+        self.change(|request| {
+            request.extensions_mut().insert(Affinity::of(key));
+            Ok(())
+        })
+    }
+
     /// Sets a JSON body.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> RequestBuilder {
         self.change(|request| {
             *request.body_mut() =
-                Payload::Whole(serde_json::to_vec(value).map_err(Error::internal)?.into());
+                Payload::whole(serde_json::to_vec(value).map_err(Error::internal)?.into());
             let kind = HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, kind);
             Ok(())
@@ -84,7 +93,7 @@ impl RequestBuilder {
     pub fn body(self, body: impl Into<Bytes>) -> RequestBuilder {
         let body = body.into();
         self.change(|request| {
-            *request.body_mut() = Payload::Whole(body);
+            *request.body_mut() = Payload::whole(body);
             Ok(())
         })
     }

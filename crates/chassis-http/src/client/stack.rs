@@ -1,26 +1,41 @@
 //! The column of layers that every call goes through, and why each stands where it does.
+//!
+//! ```text
+//!   Client::send          context, trace headers, span, metrics: once for a call
+//!   ── WithDeadline       the whole call
+//!   ── Retry              attempts, paid out of the budget
+//!   ── Hedge              a second copy of a late attempt; only if it is configured
+//!   ── Timeout            one attempt
+//!   ── Bulkhead           places in this process
+//!   ── Balance            one endpoint; its circuit breaker and its load
+//!   ── Transport          the wire: time left, attempts before
+//! ```
 
 use chassis_core::Metrics;
-use chassis_discovery::{Balance, ClientConfig, Target, Updates};
+use chassis_discovery::{Affinity, Balance, ClientConfig, Target, Updates};
 use chassis_resilience::{
     Class, Classify,
-    bulkhead::{BulkheadLayer, BulkheadService},
+    bulkhead::BulkheadService,
+    hedge::{Hedge, HedgeLayer, HedgeService},
     retry::{Retry, RetryLayer},
     timeout::{Timeout, TimeoutLayer},
 };
-use http::StatusCode;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use tower::ServiceBuilder;
+use tower::{ServiceBuilder, util::Either};
 
 use super::{
     deadline::{WithDeadline, WithDeadlineLayer},
+    payload::Payload,
     policy::IfSafe,
     transport::{Pool, Transport},
 };
 
 /// The stack of a client, outermost first.
-pub(super) type Stack =
-    WithDeadline<Retry<IfSafe, Timeout<BulkheadService<Balance<Transport, ByStatus>>>>>;
+pub(super) type Stack = WithDeadline<Retry<IfSafe, Either<HedgeService<IfSafe, Attempt>, Attempt>>>;
+
+/// One attempt.
+type Attempt = Timeout<BulkheadService<Balance<Transport, ByStatus, Request<Payload>>>>;
 
 pub(super) fn build(
     target: Target,
@@ -28,33 +43,37 @@ pub(super) fn build(
     config: &ClientConfig,
     metrics: Option<&Metrics>,
 ) -> Stack {
-    let pool = Pool::new(config);
+    let pool = Pool::new(config, &target, metrics);
     let balance = Balance::new(
         target,
         updates,
         move |endpoint| pool.transport(endpoint.address),
         ByStatus,
-        config.breaker.settings(),
-        // Shorter than the attempt's time-out above, so that an endpoint which hangs is
-        // blamed for it when the time-out drops the call.
-        config.attempt_timeout.mul_f64(0.9),
+        |request: &Request<Payload>| request.extensions().get::<Affinity>().copied(),
+        config.balance_settings(),
     );
     if let Some(metrics) = metrics {
         balance.bind(metrics);
     }
+    let policy = IfSafe { max_replay: config.max_replay };
+    let budget = config.retry_budget();
+    let hedge = config.hedge.settings().map(Hedge::new);
     ServiceBuilder::new()
         // First, because it holds for everything below: attempts, pauses and queues together
         // may not take longer than the caller waits. A call without time left is not begun.
         .layer(WithDeadlineLayer)
         // Above the time-out, so that an attempt that took too long may be repeated; above the
         // balancer, so that the repetition goes to another endpoint.
-        .layer(RetryLayer::new(IfSafe, config.retry_settings(), config.retry_budget()))
+        .layer(RetryLayer::new(policy, config.retry_settings(), budget.clone()))
+        // Below retry, whose budget it shares; above all that the copy should pass anew, so
+        // that it goes to another endpoint and has a place and a time of its own.
+        .option_layer(hedge.map(|hedge| HedgeLayer::new(policy, hedge, budget)))
         // Below retry: it is one attempt's share of the deadline. Above the bulkhead, so that
         // waiting for a place counts.
         .layer(TimeoutLayer::new(config.attempt_timeout))
         // Below the time-out, so that what timed out gives its place back at once. It bounds
         // what one slow service can hold of this process.
-        .layer(BulkheadLayer::new(config.max_concurrent, config.max_wait))
+        .layer(config.bulkhead())
         // Last: by now the call is allowed and has a place, so the endpoint is picked from
         // what is known now. Below it, one circuit breaker per endpoint.
         .service(balance)

@@ -7,8 +7,8 @@ use std::{
 };
 
 use axum::body::Body;
-use chassis_core::{BoxFuture, Deadline, Error};
-use chassis_discovery::ClientConfig;
+use chassis_core::{BoxFuture, Deadline, Error, Metrics, metrics::Counter};
+use chassis_discovery::{ClientConfig, Target};
 use http::{HeaderName, HeaderValue, Request, Uri, Version, uri::Authority, uri::Scheme};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -20,8 +20,9 @@ use tower::Service;
 use super::{error, payload::Payload};
 use crate::REQUEST_TIMEOUT_MS;
 
-/// How long a connection may take to be made, if an attempt may take longer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Tells the callee how many attempts of the same call came before this one, so that it can
+/// tell repetition from demand. Its gRPC sister is `grpc-previous-rpc-attempts`.
+pub(super) const PREVIOUS_ATTEMPTS: &str = "x-previous-attempts";
 /// How long an idle connection is kept. Shorter than the header time-out of our servers, which
 /// close what is idle: a request must not meet a connection that is just being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,21 +33,23 @@ const MAX_IDLE: usize = 64;
 pub(super) struct Pool {
     client: legacy::Client<HttpConnector, Body>,
     attempt_timeout: Duration,
+    attempts: Attempts,
 }
 
 impl Pool {
-    pub(super) fn new(config: &ClientConfig) -> Pool {
+    pub(super) fn new(config: &ClientConfig, target: &Target, metrics: Option<&Metrics>) -> Pool {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_keepalive(Some(Duration::from_secs(60)));
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(config.attempt_timeout)));
+        connector.set_connect_timeout(Some(config.connect_timeout()));
         let client = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE)
             .build(connector);
-        Pool { client, attempt_timeout: config.attempt_timeout }
+        let attempts = Attempts::bind(metrics, target);
+        Pool { client, attempt_timeout: config.attempt_timeout, attempts }
     }
 
     /// The transport to one endpoint.
@@ -55,6 +58,7 @@ impl Pool {
             client: self.client.clone(),
             authority: Authority::try_from(address.to_string()).ok(),
             attempt_timeout: self.attempt_timeout,
+            attempts: self.attempts.clone(),
         }
     }
 }
@@ -66,6 +70,28 @@ pub(super) struct Transport {
     // Always there: an address and a port are an authority.
     authority: Option<Authority>,
     attempt_timeout: Duration,
+    attempts: Attempts,
+}
+
+/// Counters of attempts, the first ones and the others.
+#[derive(Clone)]
+struct Attempts {
+    first: Counter,
+    again: Counter,
+}
+
+impl Attempts {
+    fn bind(metrics: Option<&Metrics>, target: &Target) -> Attempts {
+        let counter = |which| match metrics {
+            Some(metrics) => metrics.counter(
+                "client_attempts",
+                "Attempts of calls: the first one, and retries and hedges.",
+                &[("service", &target.service), ("protocol", &target.protocol), ("attempt", which)],
+            ),
+            None => Counter::default(),
+        };
+        Attempts { first: counter("first"), again: counter("again") }
+    }
 }
 
 impl Service<Request<Payload>> for Transport {
@@ -103,6 +129,14 @@ impl Transport {
         };
         let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
         parts.headers.insert(HeaderName::from_static(REQUEST_TIMEOUT_MS), HeaderValue::from(left));
+        match payload.previous_attempts() {
+            0 => self.attempts.first.inc(),
+            previous => {
+                self.attempts.again.inc();
+                let name = HeaderName::from_static(PREVIOUS_ATTEMPTS);
+                parts.headers.insert(name, HeaderValue::from(previous));
+            }
+        }
         Ok(Request::from_parts(parts, payload.into_body()))
     }
 }
