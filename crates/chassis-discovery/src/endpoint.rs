@@ -72,6 +72,12 @@ impl Endpoint {
         self
     }
 
+    /// The text that stands for it in a registry of keys and values.
+    #[cfg(any(feature = "etcd", feature = "nats"))]
+    pub(crate) fn to_json(&self) -> chassis_core::Result<String> {
+        serde_json::to_string(self).map_err(chassis_core::Error::internal)
+    }
+
     /// The value of a label; `version` and `zone` count as labels.
     pub fn label(&self, name: &str) -> Option<&String> {
         match name {

@@ -51,6 +51,7 @@ impl Registry {
     }
 
     fn add(&self, target: Target, endpoint: Endpoint) -> Lease {
+        let target = target.unselected();
         let id = {
             let mut entries = self.entries.lock();
             let entry = entries.entry(target.clone()).or_insert_with(Entry::new);
@@ -72,7 +73,7 @@ impl Registry {
 
 impl Resolver for Registry {
     fn watch(&self, target: &Target) -> Updates {
-        self.entries.lock().entry(target.clone()).or_insert_with(Entry::new).feed.subscribe()
+        self.entries.lock().entry(target.unselected()).or_insert_with(Entry::new).feed.subscribe()
     }
 }
 
@@ -103,7 +104,7 @@ mod tests {
         let second = registry.register(target.clone(), endpoint(2)).await.unwrap();
         assert_eq!(updates.changed().await.len(), 2);
 
-        first.release();
+        first.release().await;
         assert_eq!(&updates.changed().await[..], &[endpoint(2)]);
         drop(second);
         assert!(updates.changed().await.is_empty());

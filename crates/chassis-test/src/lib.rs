@@ -8,7 +8,7 @@
 //! Read in this order:
 //!
 //! 1. [`eventually`](mod@eventually): wait for a condition, never for a time.
-//! 2. [`servers`]: PostgreSQL and NATS, given by the environment or started here.
+//! 2. [`servers`]: PostgreSQL, NATS and etcd, given by the environment or started here.
 //! 3. [`fault_proxy`]: cuts, delays and stalls between a client and a server.
 //! 4. [`captured_logs`]: what was logged, as data.
 

@@ -20,20 +20,28 @@ pub(super) struct Binary {
     programs: &'static [&'static str],
     /// The Debian package.
     package: &'static str,
-    variable: &'static str,
+    /// The variable that names a server which runs already, where one is used.
+    variable: Option<&'static str>,
 }
 
 impl Binary {
-    pub(super) const POSTGRES: Self =
-        Self { programs: &["postgres", "initdb"], package: "postgresql", variable: "DATABASE_URL" };
+    pub(super) const POSTGRES: Self = Self {
+        programs: &["postgres", "initdb"],
+        package: "postgresql",
+        variable: Some("DATABASE_URL"),
+    };
     pub(super) const NATS: Self =
-        Self { programs: &["nats-server"], package: "nats-server", variable: "NATS_URL" };
+        Self { programs: &["nats-server"], package: "nats-server", variable: Some("NATS_URL") };
+    /// Started by the tests themselves, which also stop it.
+    pub(super) const ETCD: Self =
+        Self { programs: &["etcd"], package: "etcd-server", variable: None };
 
     /// One line that says how to get it.
     pub(super) fn advice(&self) -> String {
+        let or_set = self.variable.map(|name| format!(" or set {name}")).unwrap_or_default();
         format!(
-            "`{}` is missing: install it (on Debian: apt-get install {}) or set {}",
-            self.programs[0], self.package, self.variable
+            "`{}` is missing: install it (on Debian: apt-get install {}){or_set}",
+            self.programs[0], self.package
         )
     }
 }
@@ -145,5 +153,6 @@ mod tests {
         for word in ["`postgres`", "apt-get install postgresql", "DATABASE_URL"] {
             assert!(advice.contains(word), "{advice}");
         }
+        assert!(Binary::ETCD.advice().ends_with("apt-get install etcd-server)"));
     }
 }

@@ -51,7 +51,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "servers",
-        what: "tests against PostgreSQL and NATS",
+        what: "tests against PostgreSQL, NATS and etcd",
         needs_servers: true,
         steps: |root, servers| {
             server_tests(&Workspace::read(root))

@@ -57,7 +57,8 @@ impl Servers {
     pub(crate) fn obtain(runner: &mut Runner, purpose: Use) -> Result<Self, Failure> {
         let database = given("DATABASE_URL", 5432)?;
         let broker = given("NATS_URL", 4222)?;
-        let mut wanted = Vec::new();
+        // Tests start it themselves.
+        let mut wanted = vec![Binary::ETCD];
         if database.is_none() {
             wanted.push(Binary::POSTGRES);
         }

@@ -127,6 +127,8 @@ fn is_ours(defaults: &Value, name: &str, key: &str) -> bool {
     match defaults.get(section) {
         Some(Value::Object(_)) => name.contains("__"),
         Some(_) => true,
+        // Places of services, as .NET hosts name them: discovery reads these itself.
+        None if section == "services" => false,
         None => name.contains("__") && tree::is_slip_of_section(defaults, section),
     }
 }

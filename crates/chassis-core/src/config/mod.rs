@@ -25,6 +25,7 @@
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | sets `telemetry.sample_ratio`; every sampler follows the parent's decision, also without `parentbased_` |
 //! | `OTEL_SDK_DISABLED=true`, `OTEL_TRACES_EXPORTER=none` | no spans leave the process |
 //! | `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_BSP_*` | read by the exporter itself; a `service.name` among the attributes names nothing |
+//! | `services__NAME__PROTOCOL__0` | nothing here: where a service is, read by `chassis-discovery` |
 //!
 //! Left out: `OTEL_PROPAGATORS` (always W3C), `OTEL_EXPORTER_OTLP_PROTOCOL` (always gRPC),
 //! and all names for logs and metrics, which do not leave by OTLP.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Loaded, Loader};
+use super::{CoreConfig, Entry, Loaded, Loader};
 use crate::Secret;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -172,6 +172,13 @@ fn a_slip_in_the_name_of_a_section_is_refused_and_what_is_not_ours_left_alone() 
         assert!(problem.contains(&format!("did you mean `{nearest}`?")), "{problem}");
     }
     load(&[("GATEWAY__PORT", "1"), ("HTTP_PORT", "tcp://10.0.0.1:80"), ("XDG__HOME", "x")]);
+}
+
+/// `service` is a section of ours, and `services` is one letter away from it.
+#[test]
+fn places_of_services_are_no_slip_of_a_section() {
+    let places = env(&[("services__greeter__http__0", "http://10.0.0.7:80")]);
+    places.load::<CoreConfig>().unwrap();
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! reachable by the first, and half of a pool that is not routed would only
 //! feed the circuit breakers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +18,18 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, Record};
-use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::location::Location;
 use super::refresh::Refresh;
+use crate::source::Watched;
 use crate::{DnsConfig, Endpoint, Feed, Resolver, Target, Updates};
 
 /// Resolves targets with DNS.
 #[derive(Clone)]
 pub struct Dns {
     shared: Arc<Shared>,
-    // One entry per target that this program ever named: bounded by its text.
-    watched: Arc<Mutex<HashMap<Target, Updates>>>,
+    watched: Arc<Watched>,
 }
 
 struct Shared {
@@ -85,20 +85,16 @@ impl Dns {
 
 impl Resolver for Dns {
     fn watch(&self, target: &Target) -> Updates {
-        let mut watched = self.watched.lock();
-        if let Some(updates) = watched.get(target) {
-            return updates.clone();
-        }
-        let (feed, updates) = Updates::channel();
-        match self.shared.places(target) {
+        self.watched.watch(target, |target, feed| match self.shared.places(&target) {
             Ok(places) => {
                 let shared = Arc::clone(&self.shared);
-                tokio::spawn(shared.follow(target.clone(), places, feed));
+                tokio::spawn(shared.follow(target, places, feed));
             }
-            Err(error) => tracing::error!(%target, error = error.chain(), "target has no DNS name"),
-        }
-        watched.insert(target.clone(), updates.clone());
-        updates
+            Err(error) => {
+                tracing::error!(sought = %target, error = error.chain(), "no DNS name");
+                feed.failed(Instant::now());
+            }
+        })
     }
 }
 
@@ -118,15 +114,16 @@ impl Shared {
                 let wait = match self.lookup(&places).await {
                     Ok((endpoints, ttl)) => {
                         if refresh.is_failing() {
-                            tracing::info!(%target, "DNS answers again");
+                            tracing::info!(sought = %target, "DNS answers again");
                         }
                         feed.publish(endpoints);
                         refresh.after_answer(ttl, fastrand::f64())
                     }
                     Err(error) => {
+                        feed.failed(Instant::now());
                         if !refresh.is_failing() {
                             tracing::warn!(
-                                %target,
+                                sought = %target,
                                 error = error.to_string(),
                                 "DNS lookup failed, the last known endpoints stay"
                             );
@@ -176,27 +173,36 @@ impl Shared {
         Ok(shortest_ttl(answer.as_lookup().answers()))
     }
 
-    /// RFC 2782: only the records of the lowest priority are used.
+    /// RFC 2782: the records of the lowest priority that has a reachable host. A
+    /// host that cannot be looked up does not take the others with it.
     async fn srv(&self, name: &str, into: &mut Vec<Endpoint>) -> Result<Duration, BoxError> {
         let answer = self.resolver.srv_lookup(name).await?;
         let mut ttl = shortest_ttl(answer.answers());
-        let records: Vec<_> = answer
-            .answers()
-            .iter()
-            .filter_map(|record| match &record.data {
-                RData::SRV(srv) => Some(srv),
-                _ => None,
-            })
-            .collect();
-        let best = records.iter().map(|srv| srv.priority).min();
-        for srv in records {
-            if Some(srv.priority) == best {
-                let host = srv.target.to_utf8();
-                let weight = u32::from(srv.weight);
-                ttl = ttl.min(self.host(&host, srv.port, weight, into).await?);
+        let mut priorities: BTreeMap<u16, Vec<_>> = BTreeMap::new();
+        for record in answer.answers() {
+            if let RData::SRV(srv) = &record.data {
+                priorities.entry(srv.priority).or_default().push(srv);
             }
         }
-        Ok(ttl)
+        let mut problem: BoxError = "the answer holds no SRV record".into();
+        for records in priorities.into_values() {
+            let before = into.len();
+            for srv in records {
+                let host = srv.target.to_utf8();
+                match self.host(&host, srv.port, u32::from(srv.weight), into).await {
+                    Ok(valid) => ttl = ttl.min(valid),
+                    Err(error) => {
+                        // It may be back before the others change.
+                        ttl = self.config.min_ttl;
+                        problem = error;
+                    }
+                }
+            }
+            if into.len() > before {
+                return Ok(ttl);
+            }
+        }
+        Err(problem)
     }
 }
 

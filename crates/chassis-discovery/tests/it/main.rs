@@ -3,6 +3,12 @@
 #[cfg(test)]
 mod balance;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod consul;
+#[cfg(test)]
 mod dns;
+#[cfg(test)]
+mod kubernetes;
 #[cfg(test)]
 mod registration;

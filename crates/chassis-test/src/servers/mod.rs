@@ -1,6 +1,7 @@
-//! PostgreSQL and NATS for tests: given by the environment, or started here.
+//! PostgreSQL, NATS and etcd for tests: given by the environment, or started here.
 //!
-//! `DATABASE_URL` and `NATS_URL` win, so that a pipeline can bring its own servers. Else the
+//! `DATABASE_URL` and `NATS_URL` win, so that a pipeline can bring its own servers; etcd is
+//! always started, since the tests that need it also stop it. Else the
 //! installed binary is started on a free port with its data in a temporary folder. A missing
 //! binary is a panic that names the line which installs it: a test that skips itself proves
 //! nothing.
@@ -11,10 +12,12 @@
 //! These wait on the real clock, so a test with a paused clock cannot start a server.
 
 mod binary;
+mod etcd;
 mod nats;
 mod port;
 mod postgres;
 mod supervisor;
 
+pub use etcd::Etcd;
 pub use nats::Nats;
 pub use postgres::Postgres;

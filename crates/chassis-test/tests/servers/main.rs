@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chassis_test::{
     eventually,
-    servers::{Nats, Postgres},
+    servers::{Etcd, Nats, Postgres},
 };
 use sqlx::{Connection, PgConnection};
 use tokio::{io::AsyncBufReadExt, net::TcpStream};
@@ -47,6 +47,17 @@ async fn nats_stops_and_comes_back_on_the_same_port() {
     assert!(TcpStream::connect(&address).await.is_err());
     nats.restart().await;
     TcpStream::connect(&address).await.unwrap();
+}
+
+#[tokio::test]
+async fn etcd_stops_and_comes_back_on_the_same_port() {
+    let etcd = Etcd::start().await;
+    let url = etcd.url();
+    let address = url.strip_prefix("http://").unwrap();
+    etcd.stop();
+    assert!(TcpStream::connect(address).await.is_err());
+    etcd.restart().await;
+    TcpStream::connect(address).await.unwrap();
 }
 
 /// Set for the process that the next test starts, holding the same test, and then kills.

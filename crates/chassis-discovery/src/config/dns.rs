@@ -1,4 +1,4 @@
-//! Where endpoints come from, as a service's configuration says it.
+//! How DNS is asked, and which name a target has there.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,33 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::Target;
 use crate::dns::Location;
 use crate::limits::within;
-
-/// How this process finds the others.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DiscoveryConfig {
-    /// Where endpoints come from: `in-process`, `fixed` or `dns`.
-    pub mode: Mode,
-    /// Places by service and protocol: `services.greeter.http = ["10.0.0.7:8080"]`.
-    /// They go before what the mode would find. With `fixed` they are all there
-    /// is; with `dns` they may be host names and SRV names too.
-    pub services: BTreeMap<String, BTreeMap<String, Vec<String>>>,
-    /// Only for the mode `dns`.
-    pub dns: DnsConfig,
-}
-
-/// Where endpoints come from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Services that run in this process find each other.
-    #[default]
-    InProcess,
-    /// Only what `services` says.
-    Fixed,
-    /// DNS names, by pattern or by `services`.
-    Dns,
-}
 
 /// How DNS is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -113,22 +86,6 @@ impl DnsConfig {
             ));
         };
         Location::parse("discovery.dns.name", &format!("{name}:{port}"))
-    }
-}
-
-impl DiscoveryConfig {
-    /// The written places, read.
-    pub(crate) fn places(&self) -> Result<BTreeMap<Target, Vec<Location>>> {
-        let mut places = BTreeMap::new();
-        for (service, protocols) in &self.services {
-            for (protocol, entries) in protocols {
-                let key = format!("discovery.services.{service}.{protocol}");
-                let entries: Result<Vec<Location>> =
-                    entries.iter().map(|entry| Location::parse(&key, entry)).collect();
-                places.insert(Target::new(service, protocol), entries?);
-            }
-        }
-        Ok(places)
     }
 }
 
