@@ -29,6 +29,10 @@ pub(crate) const DEAD_LETTER_BYTES: usize = 16 * 1024;
 pub(crate) const REDRIVES: &str = "dlq-redrives";
 pub(crate) const EDITS: &str = "dlq-edits";
 
+/// The span that appended the message, where its trace is sampled: the trace goes on
+/// below the publish, so that this one would not be known any more.
+pub(crate) const APPENDED_BY: &str = "x-appended-by";
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {

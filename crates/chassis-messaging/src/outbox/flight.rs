@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::lanes::{Cause, Entry};
 use crate::broker::Publisher;
 use crate::failpoint;
-use crate::message::Message;
+use crate::message::{APPENDED_BY, Message};
 
 /// What became of a publish.
 pub(crate) struct Landed {
@@ -36,6 +36,9 @@ pub(crate) async fn publish(
             message.headers.insert(name.to_owned(), value);
         }
     });
+    if let Some(appended) = context.trace().parent.filter(|_| context.trace().sampled) {
+        message.headers.insert(APPENDED_BY.to_owned(), appended.to_string());
+    }
     // The name costs something only where somebody reads it.
     let mut span = Span::start(&context, SpanKind::Producer, "publish");
     if span.is_recording() {

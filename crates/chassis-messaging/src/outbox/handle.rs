@@ -4,11 +4,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis_core::{Context, Error, Result, propagation};
+use chassis_core::{Context, Error, Result, propagation, unix_ms};
 use chassis_data::{Backend, Db, Migrations, Tx, params};
 use serde::Serialize;
 
 use super::clock::{Clock, DbTime, millis};
+use super::delayed::News;
 use super::parts::{PARTITIONS, Parts};
 use super::ping::Pinger;
 use super::relay::Relay;
@@ -32,6 +33,8 @@ pub struct Outbox<B: Backend = sqlx::Any> {
     pub(super) clock: Clock,
     /// Tells the relays of this process that a transaction committed.
     pub(super) wake: Arc<Wake>,
+    /// Tells those who look after delayed rows that there is another one.
+    pub(super) delayed: News,
 }
 
 impl<B: Backend> Clone for Outbox<B> {
@@ -42,6 +45,7 @@ impl<B: Backend> Clone for Outbox<B> {
             config: self.config.clone(),
             clock: self.clock.clone(),
             wake: self.wake.clone(),
+            delayed: self.delayed.clone(),
         }
     }
 }
@@ -73,6 +77,7 @@ impl<B: Backend> Outbox<B> {
             config: OutboxConfig::default(),
             clock: Clock::database(),
             wake: Wake::new(),
+            delayed: News::default(),
         }
     }
 
@@ -131,10 +136,84 @@ impl<B: Backend> Outbox<B> {
     /// # Errors
     ///
     /// `INVALID_ARGUMENT` for what no broker takes, and what the database says.
-    pub async fn append_message(&self, tx: &mut Tx<B>, mut message: Message) -> Result<String> {
-        const SQL: &str = "INSERT INTO chassis_outbox
+    pub async fn append_message(&self, tx: &mut Tx<B>, message: Message) -> Result<String> {
+        self.insert(tx, message, None).await
+    }
+
+    /// Adds an event that is not published before `delay` has passed, by the clock of
+    /// this machine. See [`append_at`](Outbox::append_at).
+    ///
+    /// Dropping the future leaves the transaction as a failed statement does: roll it
+    /// back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append`](Outbox::append).
+    pub fn append_after<'a, E: Event>(
+        &'a self,
+        tx: &'a mut Tx<B>,
+        delay: Duration,
+        event: &E,
+    ) -> impl Future<Output = Result<String>> + Send + use<'a, E, B> {
+        self.append_at(tx, unix_ms().saturating_add(millis(delay)), event)
+    }
+
+    /// Adds an event that is not published before `at`, in unix milliseconds: as durable
+    /// as any other, and late by no more than the relay's
+    /// [`poll`](OutboxConfig::poll), where a relay runs and the broker answers.
+    ///
+    /// Until then it holds back nothing. Its place in its key is the moment at which it
+    /// is due: what is appended in the meantime is published before it, and of two that
+    /// are due at the same moment either may be first. Give it a key of its own where
+    /// that matters.
+    ///
+    /// Dropping the future leaves the transaction as a failed statement does: roll it
+    /// back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append`](Outbox::append).
+    pub fn append_at<'a, E: Event>(
+        &'a self,
+        tx: &'a mut Tx<B>,
+        at: i64,
+        event: &E,
+    ) -> impl Future<Output = Result<String>> + Send + use<'a, E, B> {
+        let message = Message::event(&self.source, event);
+        async move { self.append_message_at(tx, at, message?).await }
+    }
+
+    /// Adds a message that is not published before `at`, in unix milliseconds. See
+    /// [`append_at`](Outbox::append_at).
+    ///
+    /// Dropping the future leaves the transaction as a failed statement does: roll it
+    /// back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append_message`](Outbox::append_message).
+    pub async fn append_message_at(
+        &self,
+        tx: &mut Tx<B>,
+        at: i64,
+        message: Message,
+    ) -> Result<String> {
+        self.insert(tx, message, Some(at)).await
+    }
+
+    async fn insert(
+        &self,
+        tx: &mut Tx<B>,
+        mut message: Message,
+        at: Option<i64>,
+    ) -> Result<String> {
+        const NOW: &str = "INSERT INTO chassis_outbox
             (part, time, id, source, kind, topic, msg_key, content_type, headers, payload)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        const LATER: &str = "INSERT INTO chassis_outbox
+            (part, time, id, source, kind, topic, msg_key, content_type, headers, payload,
+                state, next_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 3, $11)";
         // The size limit is the broker's own; a row over it is parked.
         message.validate(usize::MAX)?;
         if let Some(context) = Context::try_current() {
@@ -146,7 +225,7 @@ impl<B: Backend> Outbox<B> {
         // Rows without a key have no order to keep: the id spreads them.
         let part = partition(message.key.as_deref().unwrap_or(&message.id));
         let id = message.id.clone();
-        let values = params![
+        let mut values = params![
             part,
             message.time,
             message.id,
@@ -158,9 +237,19 @@ impl<B: Backend> Outbox<B> {
             headers,
             message.payload.to_vec()
         ];
-        tx.execute(SQL, values).await?;
-        let wake = self.wake.clone();
-        tx.on_commit(move || wake.wake(Parts::from_iter([part])));
+        match at {
+            None => {
+                tx.execute(NOW, values).await?;
+                let wake = self.wake.clone();
+                tx.on_commit(move || wake.wake(Parts::from_iter([part])));
+            }
+            Some(at) => {
+                values.extend(params![at]);
+                tx.execute(LATER, values).await?;
+                let news = self.delayed.clone();
+                tx.on_commit(move || news.notify_waiters());
+            }
+        }
         failpoint::reach("outbox.before_commit").await?;
         Ok(id)
     }

@@ -18,6 +18,9 @@
 //! - A broker that does not answer costs no tries: everything waits for it.
 //! - Pending rows are found by their state, not by a cursor, so a row that
 //!   commits late is not skipped.
+//! - A row may be appended for later ([`Outbox::append_after`]). It is as durable as any
+//!   other, is published when it is due, holds back nothing of its key until then, and
+//!   takes its place in it only then.
 //! - Published rows stay for a while, for [`Outbox::replay`].
 //!
 //! When a duplicate is seen: a relay dies between the broker's acknowledgement
@@ -32,10 +35,11 @@
 //!
 //! Read in this order: `handle` (what a service holds), `lanes` (what may be sent
 //! next), `lease` (how relays share), `worker` and `jobs` (the doing), `flight` (one
-//! publish), `wake` and `ping` (who is told), `table`, `statements`,
+//! publish), `delayed` (what is published later), `wake` and `ping` (who is told), `table`, `statements`,
 //! `own` and `schema` (the SQL), `operations` (what an operator may ask).
 
 mod clock;
+mod delayed;
 mod flight;
 mod handle;
 mod jobs;
@@ -55,7 +59,7 @@ mod wake;
 mod worker;
 
 pub(crate) use clock::{DbTime, millis};
-pub(crate) use schema::partition;
+pub(crate) use schema::{hash, partition};
 
 pub use clock::Clock;
 pub use handle::{Outbox, Parked};

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use chassis_core::{BoxFuture, Component, Env, Ready, Result, Shutdown};
 use chassis_data::Backend;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::delayed::Delayed;
 use super::handle::Outbox;
 use super::operations;
 use super::worker::Worker;
@@ -56,8 +58,11 @@ impl<B: Backend> Component for Relay<B> {
         Box::pin(async move {
             self.outbox.config.validate()?;
             operations::offer(&self.outbox, &env);
-            let mut worker = Worker::new(*self, env);
+            let delayed = Delayed::new(self.outbox.clone(), &env);
+            let mut worker = Worker::new(*self, env.clone());
             worker.begin().await?;
+            // Ends with this future.
+            let _delayed = AbortOnDropHandle::new(env.spawn(delayed.run(shutdown.clone())));
             ready.ready();
             worker.run(shutdown).await;
             Ok(())

@@ -24,17 +24,23 @@ use super::parts::PARTITIONS;
 pub(crate) const PENDING: i64 = 0;
 pub(crate) const PUBLISHED: i64 = 1;
 pub(crate) const PARKED: i64 = 2;
+pub(crate) const DELAYED: i64 = 3;
 
 /// The partition of a key, the same in every version and process: FNV-1a with
 /// the first half of MurmurHash3's finaliser, since FNV mixes the last bytes
 /// badly. Sources: Fowler, Noll, Vo, <http://www.isthe.com/chongo/tech/comp/fnv/>;
 /// Appleby, <https://github.com/aappleby/smhasher>.
 pub(crate) fn partition(key: &str) -> i64 {
+    (hash(key) % PARTITIONS as u64).cast_signed()
+}
+
+/// A number of a key, the same in every version and process; see [`partition`].
+pub(crate) fn hash(key: &str) -> u64 {
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    ((mixed ^ (mixed >> 33)) % PARTITIONS as u64).cast_signed()
+    mixed ^ (mixed >> 33)
 }
 
 const TABLE: &str = "CREATE TABLE chassis_outbox (
@@ -64,6 +70,8 @@ const INDEX_BLOCKED: &str = "CREATE INDEX chassis_outbox_blocked
     ON chassis_outbox (next_at, msg_key) WHERE state = 0 AND next_at > 0";
 const INDEX_PARKED: &str =
     "CREATE INDEX chassis_outbox_parked ON chassis_outbox (seq) WHERE state = 2";
+const INDEX_DELAYED: &str =
+    "CREATE INDEX chassis_outbox_delayed ON chassis_outbox (next_at) WHERE state = 3";
 const LEASES: &str = "CREATE TABLE chassis_outbox_lease (
     part BIGINT NOT NULL PRIMARY KEY,
     owner TEXT NOT NULL,
@@ -96,10 +104,11 @@ pub(crate) fn migrations(dialect: Dialect) -> Migrations {
         .step(4, "index of parked rows", INDEX_PARKED)
         .step(5, "leases", LEASES)
         .step(6, "relays", RELAYS);
-    match dialect {
+    let tables = match dialect {
         Dialect::Sqlite => tables,
         Dialect::Postgres => tables.step(7, "storage", STORAGE_POSTGRES),
-    }
+    };
+    tables.step(8, "index of delayed rows", INDEX_DELAYED)
 }
 
 #[cfg(test)]

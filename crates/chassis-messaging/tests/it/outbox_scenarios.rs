@@ -499,7 +499,66 @@ pub(crate) async fn the_trace_goes_through<B: Backend>(db: Db<B>) {
     let carried = TraceContext::parse(message.header("traceparent").unwrap()).unwrap();
     assert_eq!(carried.trace_id, caller.trace().trace_id);
     assert_eq!(carried.span_id, spans[0].trace.span_id);
+    // The handler's span is below the publish; this links it to what appended.
+    let appended = caller.trace().span_id.to_string();
+    assert_eq!(message.header("x-appended-by"), Some(&*appended));
     assert_eq!(message.header("x-request-id"), Some("request-1"));
+}
+
+/// A delayed row is published when it is due and not before, and holds back nothing of
+/// its key; one that was rolled back never is.
+pub(crate) async fn a_delayed_row_waits_and_blocks_nobody<B: Backend>(db: Db<B>) {
+    let clock = Clock::manual(1_000_000);
+    let outbox = outbox(&db, quick()).await.with_clock(clock.clone());
+    let broker = Fake::accepting();
+    let relay = Running::start(&outbox, &broker).await;
+    let later = async |at: i64, number: u32| {
+        let mut tx = db.begin().await.unwrap();
+        let event = ItemAdded { key: "key".to_owned(), number };
+        outbox.append_at(&mut tx, at, &event).await.unwrap();
+        tx
+    };
+    later(1_060_000, 2).await.commit().await.unwrap();
+    later(1_030_000, 1).await.commit().await.unwrap();
+    later(1_010_000, 9).await.rollback().await;
+    append(&db, &outbox, "key", 0).await;
+    let numbers = async |expected: &[u32]| {
+        eventually("published so far", SOON, async || {
+            (broker.numbers().get("key").map(Vec::as_slice) == Some(expected)).then_some(())
+        })
+        .await;
+    };
+    let delayed = relay.env.metrics().gauge("outbox_delayed", "", &[]);
+    numbers(&[0]).await;
+    eventually("two wait", SOON, async || (delayed.get() == 2).then_some(())).await;
+    clock.advance(Duration::from_secs(29));
+    append(&db, &outbox, "key", 3).await;
+    numbers(&[0, 3]).await;
+    clock.advance(Duration::from_secs(1));
+    numbers(&[0, 3, 1]).await;
+    // Another relay finds what this one leaves.
+    relay.stop(SOON).await;
+    let relay = Running::start(&outbox, &broker).await;
+    clock.advance(Duration::from_secs(30));
+    numbers(&[0, 3, 1, 2]).await;
+    relay.stop(SOON).await;
+}
+
+/// By the clock of the machine, as a service does it.
+pub(crate) async fn a_delay_passes_by_itself<B: Backend>(db: Db<B>) {
+    let outbox = outbox(&db, OutboxConfig { poll: SOON * 10, ..quick() }).await;
+    let broker = Fake::accepting();
+    let relay = Running::start(&outbox, &broker).await;
+    let started = tokio::time::Instant::now();
+    let mut tx = db.begin().await.unwrap();
+    let event = ItemAdded { key: "key".to_owned(), number: 1 };
+    let delay = Duration::from_millis(300);
+    outbox.append_after(&mut tx, delay, &event).await.unwrap();
+    tx.commit().await.unwrap();
+    eventually("it is published", SOON, async || (!broker.stored().is_empty()).then_some(())).await;
+    // The clocks of database and machine may differ a little.
+    assert!(started.elapsed() >= delay.mul_f64(0.8), "after {:?}", started.elapsed());
+    relay.stop(SOON).await;
 }
 
 /// Depth, age and counts are shown.

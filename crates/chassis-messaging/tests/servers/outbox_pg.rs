@@ -48,6 +48,8 @@ on_postgres! { outbox, outbox_scenarios:
     a_drain_flushes_and_leaves,
     a_drain_ends_at_its_deadline,
     the_trace_goes_through,
+    a_delayed_row_waits_and_blocks_nobody,
+    a_delay_passes_by_itself,
     the_backlog_is_shown,
     nothing_is_lost_among_many_writers,
     an_operator_looks_and_helps,
