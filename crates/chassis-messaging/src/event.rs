@@ -3,13 +3,15 @@
 //! The type travels with each message and carries a version, so that a reader
 //! that meets a newer one can say so instead of misreading it. Fields that a
 //! reader does not know are ignored; a field that changes its meaning makes a
-//! new version.
+//! new version, which says how it comes [out of the old one](Upcasts).
 
 use chassis_core::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::message::Message;
+use crate::upcast;
+pub use crate::upcast::Upcasts;
 
 /// Something that happened, as the services of a system tell it to each other.
 pub trait Event: Serialize + DeserializeOwned + Send + 'static {
@@ -22,6 +24,11 @@ pub trait Event: Serialize + DeserializeOwned + Send + 'static {
     /// What must stay in order: events with equal keys are handled one after
     /// the other. `None` means that order does not matter.
     fn key(&self) -> Option<String>;
+
+    /// How older versions become this one; see [`Upcasts`]. None, where nothing is said.
+    fn upcasts() -> Upcasts<Self> {
+        Upcasts::none()
+    }
 }
 
 /// Splits a versioned type: `"greeting-said.v2"` is `("greeting-said", Some(2))`.
@@ -54,7 +61,8 @@ impl Message {
         Ok(message)
     }
 
-    /// Reads the payload as the event `E`.
+    /// Reads the payload as the event `E`, also where it is an older version that can be
+    /// [turned](Event::upcasts) into it.
     ///
     /// # Errors
     ///
@@ -62,14 +70,7 @@ impl Message {
     /// message is of another type, `UNDECODABLE_EVENT` where the payload is not
     /// what the type promises.
     pub fn to_event<E: Event>(&self) -> Result<E> {
-        if self.kind != E::TYPE {
-            let message = format!("expected an event of type {}", E::TYPE);
-            return Err(Error::invalid_argument("UNKNOWN_EVENT_TYPE", message));
-        }
-        serde_json::from_slice(&self.payload).map_err(|source| {
-            let message = format!("the payload is not a valid {}", E::TYPE);
-            Error::invalid_argument("UNDECODABLE_EVENT", message).with_source(source)
-        })
+        upcast::read(&self.kind, &self.payload)
     }
 }
 

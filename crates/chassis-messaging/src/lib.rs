@@ -25,11 +25,14 @@
 //! | [`dead_letters`] | what to do about messages that nobody could handle |
 //! | [`outbox`] | events in the transaction, and their relay |
 //! | [`inbox`] | each message takes effect once |
+//! | [`request`] | requests with replies, for those who can reach each other no other way |
 //! | [`saga`] | work over several services that is finished or undone |
 
 pub mod message;
 
 pub mod event;
+
+mod upcast;
 
 pub mod topic;
 
@@ -42,6 +45,8 @@ pub mod dead_letters;
 pub mod outbox;
 
 pub mod inbox;
+
+pub mod request;
 
 pub mod saga;
 
@@ -58,3 +63,4 @@ pub use event::Event;
 pub use inbox::Inbox;
 pub use message::Message;
 pub use outbox::{Outbox, Relay};
+pub use request::{Request, Requester, Responder};
