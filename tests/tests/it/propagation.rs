@@ -184,7 +184,12 @@ async fn a_call_is_one_trace_from_the_edge_to_the_last_consumer() {
     assert!(left[1] <= left[0], "what is left only shrinks: {left:?}");
     // Nobody waits for a handler of a message; only its own time-out of 30 s holds there.
     assert!(left[2] > GIVEN, "the caller's deadline stays out of messages: {left:?}");
-    assert_eq!(message.headers.keys().collect::<Vec<_>>(), ["traceparent", "x-request-id"]);
+    let carried: Vec<_> = message.headers.keys().collect();
+    assert_eq!(carried, ["traceparent", "x-appended-by", "x-request-id"]);
+    // Who appended is linked from the publish, its child, and from the handler.
+    let appended = chain[2].trace.span_id;
+    assert_eq!(chain[3].trace.parent, Some(appended));
+    assert_eq!(chain[4].links.iter().map(|link| link.span_id).collect::<Vec<_>>(), [appended]);
     let carried = TraceContext::parse(message.header("traceparent").unwrap()).unwrap();
     assert_eq!(carried.span_id, chain[3].trace.span_id);
 

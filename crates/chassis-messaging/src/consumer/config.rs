@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chassis_core::config::duration;
 use chassis_core::{Error, Result};
+use chassis_resilience::BreakerSettings;
 use chassis_resilience::retry::Backoff;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,97 @@ pub struct ConsumerConfig {
     /// No delay is longer than this.
     #[serde(with = "duration")]
     pub max_retry_delay: Duration,
+    /// What topics with a batch handler collect.
+    pub batch: BatchConfig,
+    /// When a topic is left alone because its handlers fail.
+    pub pause: PauseConfig,
+    /// How often the broker is asked how far the group is behind.
+    #[serde(with = "duration")]
+    pub lag_every: Duration,
+}
+
+/// What topics with a batch handler collect. Wolverine collects as many, for 250 ms;
+/// the time here is what a lone event waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BatchConfig {
+    /// The most events of a batch.
+    pub size: usize,
+    /// How long to collect, from the first event on; never longer than a third of
+    /// `ack_wait`.
+    #[serde(with = "duration")]
+    pub within: Duration,
+    /// How many batches of a topic are handled at the same time: one can be collected
+    /// while the other is committed. Each key always has the same lane. Lanes times
+    /// size is what may be in hand, at most 1000.
+    pub lanes: usize,
+}
+
+impl Default for BatchConfig {
+    fn default() -> BatchConfig {
+        BatchConfig { size: 100, within: Duration::from_millis(50), lanes: 2 }
+    }
+}
+
+/// When a topic is left alone because its handlers fail, and for how long.
+///
+/// Half of at least twenty within a minute: twenty and a half are what the circuit
+/// breakers of MicroProfile, Kratos and Moleculer use, a minute is what MassTransit's
+/// kill switch looks at. That one trips at 10 % and Wolverine's at 15 %; but a pause
+/// stops the good keys too, and each failing message is counted at each delivery. The
+/// pause grows from ten seconds to five minutes, the time of Wolverine's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PauseConfig {
+    /// The share of failed deliveries, above 0 up to 1, from which the topic is left
+    /// alone; 0 for never.
+    pub failure_rate: f64,
+    /// The share says nothing below so many deliveries in the window.
+    pub min_deliveries: u32,
+    /// The past that the share is taken over.
+    #[serde(with = "duration")]
+    pub window: Duration,
+    /// The longest first pause. It is at least half of it, and doubles each time.
+    #[serde(with = "duration")]
+    pub first: Duration,
+    /// No pause is longer than this.
+    #[serde(with = "duration")]
+    pub longest: Duration,
+    /// How many messages are tried after a pause; it ends when so many succeed, and
+    /// begins anew with the first that fails.
+    pub probes: u32,
+}
+
+impl Default for PauseConfig {
+    fn default() -> PauseConfig {
+        PauseConfig {
+            failure_rate: 0.5,
+            min_deliveries: 20,
+            window: Duration::from_secs(60),
+            first: Duration::from_secs(10),
+            longest: Duration::from_secs(5 * 60),
+            probes: 3,
+        }
+    }
+}
+
+impl PauseConfig {
+    pub(super) fn breaker(&self) -> BreakerSettings {
+        BreakerSettings {
+            window: self.window,
+            buckets: 12,
+            min_calls: self.min_deliveries,
+            failure_rate: self.failure_rate,
+            slow_call: None,
+            // One poison message after the other must not stop the good ones.
+            consecutive_failures: 0,
+            open_for: self.first,
+            open_max: self.longest,
+            half_open_permits: self.probes,
+            successes_to_close: self.probes,
+            ..BreakerSettings::default()
+        }
+    }
 }
 
 impl Default for ConsumerConfig {
@@ -47,6 +139,10 @@ impl Default for ConsumerConfig {
             max_attempts: 6,
             retry_delay: Duration::from_secs(1),
             max_retry_delay: Duration::from_secs(5 * 60),
+            batch: BatchConfig::default(),
+            pause: PauseConfig::default(),
+            // As often as Prometheus looks.
+            lag_every: Duration::from_secs(15),
         }
     }
 }
@@ -70,6 +166,19 @@ impl ConsumerConfig {
         }
         if self.max_attempts == 0 {
             return refuse("consumer: max_attempts must be at least 1");
+        }
+        let BatchConfig { size, lanes, .. } = self.batch;
+        if size == 0 || lanes == 0 || size.saturating_mul(lanes) > 1000 {
+            return refuse("consumer: batch.size times batch.lanes must be between 1 and 1000");
+        }
+        if self.lag_every < Duration::from_millis(100) {
+            return refuse("consumer: lag_every must be at least 100 ms");
+        }
+        if self.pause.failure_rate != 0.0
+            && let Err(error) = self.pause.breaker().validate()
+        {
+            let message = format!("consumer: pause: {error}");
+            return Err(Error::invalid_argument("INVALID_CONSUMER_CONFIG", message));
         }
         Ok(())
     }

@@ -13,7 +13,22 @@ pub(super) struct Meters {
     pub(super) dead: Counter,
     pub(super) in_flight: Gauge,
     pub(super) duration: Histogram,
+    /// Deliveries that a message had when it was done with.
+    pub(super) attempts: Histogram,
+    pub(super) upcast: Counter,
+    pub(super) released: Counter,
+    pub(super) batches: Histogram,
+    pub(super) batches_split: Counter,
+    pub(super) paused: Gauge,
+    pub(super) pauses: Counter,
+    pub(super) waiting: Gauge,
+    pub(super) unanswered: Gauge,
 }
+
+/// Bounds for numbers of deliveries.
+const ATTEMPTS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 18.0];
+/// Bounds for numbers of events.
+const BATCHES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
 impl Meters {
     pub(super) fn new(metrics: &Metrics, group: &str, topic: &str) -> Meters {
@@ -21,6 +36,11 @@ impl Meters {
         let retried = |how| {
             let labels = [("group", group), ("topic", topic), ("how", how)];
             metrics.counter("consumer_retried", "Tries after a failed one.", &labels)
+        };
+        let lag = |state| {
+            let labels = [("group", group), ("topic", topic), ("state", state)];
+            let help = "Messages that the group has not done, as the broker last said.";
+            metrics.gauge("consumer_lag", help, &labels)
         };
         Meters {
             handled: metrics.counter(
@@ -53,6 +73,45 @@ impl Meters {
                 &labels,
                 LATENCY_BUCKETS,
             ),
+            attempts: metrics.histogram(
+                "consumer_attempts",
+                "Deliveries until a message was handled or given up.",
+                &labels,
+                ATTEMPTS,
+            ),
+            upcast: metrics.counter(
+                "consumer_upcast",
+                "Messages of an older version that were turned into the new one.",
+                &labels,
+            ),
+            released: metrics.counter(
+                "consumer_released",
+                "Deliveries given back untried and uncounted.",
+                &labels,
+            ),
+            batches: metrics.histogram(
+                "consumer_batch_events",
+                "Events of a batch that was committed.",
+                &labels,
+                BATCHES,
+            ),
+            batches_split: metrics.counter(
+                "consumer_batches_split",
+                "Batches that failed and were tried in halves.",
+                &labels,
+            ),
+            paused: metrics.gauge(
+                "consumer_paused",
+                "1 while the topic is left alone because its handlers fail.",
+                &labels,
+            ),
+            pauses: metrics.counter(
+                "consumer_pauses",
+                "How often the topic began to be left alone.",
+                &labels,
+            ),
+            waiting: lag("waiting"),
+            unanswered: lag("unanswered"),
         }
     }
 }

@@ -17,6 +17,28 @@
 //!    has confirmed that is the original given up. There somebody can look at it and
 //!    send it again: see [`dead_letters`].
 //!
+//! Where most deliveries of a topic fail, the fault is seldom theirs: the topic is left
+//! alone for a growing while (see [`PauseConfig`]), then a few messages are tried. What
+//! was fetched and not tried goes back to the broker and is not counted as an attempt;
+//! what was tried is. A paused topic makes the process `Degraded`.
+//!
+//! A handler that takes longer than `ack_wait` is announced to the broker three times
+//! within each, so its message does not come again meanwhile. Older versions of an event
+//! are [turned into the one that the handler knows](crate::event::Upcasts).
+//!
+//! | metric, by group and topic | what it says |
+//! |---|---|
+//! | `consumer_lag{state}` | what the broker has for the group: `waiting`, `unanswered` |
+//! | `consumer_in_flight` | messages in hand |
+//! | `consumer_handled`, `_repeated`, `_ignored` | done; found in the inbox; not for this group |
+//! | `consumer_failed`, `consumer_retried{how}` | tries that failed; tries after that |
+//! | `consumer_attempts` | deliveries until a message was done or given up |
+//! | `consumer_dead_lettered`, `consumer_released` | given up; given back untried |
+//! | `consumer_handle_seconds` | from the delivery to its answer |
+//! | `consumer_batch_events`, `consumer_batches_split` | batches committed; batches halved |
+//! | `consumer_upcast` | messages of an older version |
+//! | `consumer_paused`, `consumer_pauses` | whether the topic is left alone; how often |
+//!
 //! The consumer also keeps its inbox: it refuses to start where the notes would
 //! be gone before the broker stops redelivering, and removes old notes.
 //!
@@ -25,11 +47,14 @@
 //! taking, lets the handlers finish until the drain deadline and gives back the
 //! rest.
 
+mod batches;
 mod config;
 mod dead_letter;
 mod handler;
 mod handling;
+mod lag;
 mod meters;
+mod pausing;
 mod pulling;
 mod routes;
 mod verdict;
@@ -42,7 +67,7 @@ use chassis_core::{BoxFuture, Component, Env, Error, Ready, Result, Shutdown};
 use chassis_data::{Backend, Db};
 use tokio::task::JoinSet;
 
-pub use config::ConsumerConfig;
+pub use config::{BatchConfig, ConsumerConfig, PauseConfig};
 #[cfg(test)]
 pub(crate) use dead_letter::dead_letter;
 pub use dead_letter::{
@@ -50,10 +75,12 @@ pub use dead_letter::{
     HEADER_MESSAGE, HEADER_ORIGINAL_ID, HEADER_ORIGINAL_TIME, HEADER_ORIGINAL_TOPIC, HEADER_REASON,
     HEADER_REDRIVES, dead_letter_topic,
 };
-pub use handler::Handler;
+pub use handler::{BatchHandler, Handler};
 
+use self::handler::{AnyHandler, Batched, Typed};
 use self::handling::Handling;
 use self::meters::Meters;
+use self::pausing::Pausing;
 use self::pulling::Pulling;
 use self::routes::Routes;
 use crate::broker::Broker;
@@ -137,7 +164,28 @@ where
     /// Handles `E` with a named `async fn(state, tx, event) -> Result<()>`.
     ///
     /// A second handler for the same type is an error when the consumer starts.
-    pub fn on<E: Event>(mut self, handler: impl for<'a> Handler<'a, S, B, E>) -> Self {
+    pub fn on<E: Event>(self, handler: impl for<'a> Handler<'a, S, B, E>) -> Self {
+        self.add::<E>(Arc::new(Typed::<E, _>::new(handler)))
+    }
+
+    /// Handles `E` several at a time with a named
+    /// `async fn(state, tx, Vec<E>) -> Result<()>`: what came within
+    /// [`BatchConfig::within`], up to [`BatchConfig::size`], in one transaction with one
+    /// commit.
+    ///
+    /// It gets only events that were not handled before, in their order within a key.
+    /// Where it fails, the batch is tried in halves until the event that fails is alone;
+    /// that one is retried and dead-lettered as any other, and the rest is done. So the
+    /// handler must do the same for a batch as for its parts.
+    ///
+    /// All events of a topic with a batch handler go through its
+    /// [lanes](BatchConfig::lanes) in their order, those for other handlers one by one.
+    /// A second handler for the same type is an error when the consumer starts.
+    pub fn on_batch<E: Event>(self, handler: impl for<'a> BatchHandler<'a, S, B, E>) -> Self {
+        self.add::<E>(Arc::new(Batched::<E, _>::new(handler)))
+    }
+
+    fn add<E: Event>(mut self, handler: Arc<dyn AnyHandler<S, B>>) -> Self {
         let routes = self.topics.entry(E::TOPIC).or_default();
         if !routes.add::<E>(handler) {
             self.problem = Some(format!("two handlers for {} on {}", E::TYPE, E::TOPIC));
@@ -161,14 +209,23 @@ where
             dead_letters::offer(&env, &letters);
         }
         let mut pulls = Vec::new();
+        let mut lags = Vec::new();
         for (topic, routes) in self.topics {
+            let meters = Meters::new(env.metrics(), &self.group, topic);
+            lags.push(lag::Shown {
+                topic,
+                waiting: meters.waiting.clone(),
+                unanswered: meters.unanswered.clone(),
+            });
+            let name = format!("{}:{topic}", self.group);
             let handling = Handling {
+                pausing: Pausing::new(&env, &self.config.pause, name.clone(), &meters),
                 env: env.clone(),
                 broker: self.broker.clone(),
                 db: self.db.clone(),
                 inbox: self.inbox.clone(),
-                meters: Meters::new(env.metrics(), &self.group, topic),
-                inbox_name: format!("{}:{topic}", self.group),
+                meters,
+                inbox_name: name,
                 group: self.group.clone(),
                 topic,
                 state: self.state.clone(),
@@ -184,6 +241,9 @@ where
         for pull in pulls {
             topics.spawn(env.scope(pull.run(shutdown.clone())));
         }
+        let (group, every) = (self.group.clone(), self.config.lag_every);
+        let watch = lag::watch(self.broker.clone(), group, lags, every, shutdown.clone());
+        topics.spawn(env.scope(watch));
         let cleaner = Box::new(self.inbox.cleaner());
         topics.spawn(env.scope(cleaner.run(env.clone(), Ready::channel().0, shutdown)));
         while let Some(ended) = topics.join_next().await {

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use chassis_core::{Error, Result, Shutdown, Status};
 use chassis_data::Backend;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::handling::Handling;
+use super::batches::{Ends, Lane};
+use super::handling::{Handling, InHand};
 use crate::broker::{Deliveries, Delivery, Subscription};
+use crate::message::Message;
+use crate::outbox::hash;
 
 /// How often a subscription is tried at start, a second apart.
 const SUBSCRIBE_TRIES: u32 = 30;
@@ -22,9 +25,24 @@ const READ_PAUSE: Duration = Duration::from_secs(1);
 /// How long interrupted handlers get for giving their messages back.
 const GIVE_BACK: Duration = Duration::from_millis(300);
 
+/// How often a pause is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 pub(super) struct Pulling<S, B: Backend> {
     handling: Arc<Handling<S, B>>,
     deliveries: Box<dyn Deliveries>,
+    /// How many messages may be in hand.
+    hands: Arc<Semaphore>,
+    /// Nothing is taken just now.
+    paused: bool,
+}
+
+/// Where messages go.
+enum Work {
+    /// To a task each.
+    Tasks,
+    /// To the lane of their key.
+    Lanes(Vec<mpsc::Sender<InHand>>),
 }
 
 impl<S, B> Pulling<S, B>
@@ -37,8 +55,15 @@ where
         handling: Arc<Handling<S, B>>,
         shutdown: &Shutdown,
     ) -> Result<Pulling<S, B>> {
+        let batch = &handling.config.batch;
+        let (hands, per_key) = if handling.routes.take_batches() {
+            (batch.size * batch.lanes, batch.size)
+        } else {
+            (handling.config.concurrency, 1)
+        };
         let subscription = Subscription {
-            max_in_flight: handling.config.concurrency,
+            max_in_flight: hands,
+            per_key,
             ack_wait: handling.config.ack_wait,
             max_deliver: None,
             ..Subscription::new(handling.group.clone(), handling.topic)
@@ -47,7 +72,10 @@ where
         loop {
             tries += 1;
             let error = match handling.broker.subscribe(subscription.clone()).await {
-                Ok(deliveries) => return Ok(Pulling { handling, deliveries }),
+                Ok(deliveries) => {
+                    let hands = Arc::new(Semaphore::new(hands));
+                    return Ok(Pulling { handling, deliveries, hands, paused: false });
+                }
                 Err(error) => error,
             };
             if !error.code().is_retryable() || tries >= SUBSCRIBE_TRIES {
@@ -66,18 +94,25 @@ where
     pub(super) async fn run(mut self, shutdown: Shutdown) -> Result<()> {
         let mut status = self.handling.env.health().watch();
         let mut handlers = JoinSet::new();
-        let interrupt = CancellationToken::new();
+        let ends = Ends::default();
+        let work = self.begin(&mut handlers, &ends);
         let ended = loop {
-            let paused = self.is_paused(&mut status);
-            let hands_free = handlers.len() < self.handling.config.concurrency;
+            let may_take = self.may_take(&mut status).await;
+            let hands = self.hands.clone();
             tokio::select! {
                 biased;
                 () = shutdown.requested() => break Ok(()),
-                Some(ended) = handlers.join_next(), if !handlers.is_empty() => report(ended),
+                Some(ended) = handlers.join_next(), if !handlers.is_empty() => {
+                    report(ended);
+                    if matches!(work, Work::Lanes(_)) {
+                        break Err(Error::internal("a lane ended before its time"));
+                    }
+                }
                 () = changed(&mut status) => {}
-                next = self.deliveries.next(), if hands_free && !paused => match next {
-                    Ok(Some(delivery)) => {
-                        self.start(&mut handlers, delivery, &interrupt);
+                () = sleep(LOOK_AGAIN), if !may_take => {}
+                next = take(&hands, self.deliveries.as_mut()), if may_take => match next {
+                    Ok(Some((hand, delivery))) => {
+                        self.start(&work, &mut handlers, hand, delivery, &ends).await;
                     }
                     Ok(None) => break Err(Error::unavailable(
                         "BROKER_CLOSED",
@@ -94,22 +129,87 @@ where
                 },
             }
         };
+        ends.stop.cancel();
         // Gives back what was fetched and not begun.
         drop(self.deliveries);
-        drain(handlers, &interrupt, &shutdown).await;
+        drop(work);
+        drain(handlers, &ends.interrupt, &shutdown).await;
         ended
     }
 
-    fn start(&self, handlers: &mut JoinSet<()>, delivery: Delivery, interrupt: &CancellationToken) {
-        let handling = self.handling.clone();
-        let interrupt = interrupt.clone();
-        let env = handling.env.clone();
-        handlers.spawn(env.scope(async move { handling.run(delivery, interrupt).await }));
+    fn begin(&self, handlers: &mut JoinSet<()>, ends: &Ends) -> Work {
+        if !self.handling.routes.take_batches() {
+            return Work::Tasks;
+        }
+        let batch = &self.handling.config.batch;
+        let lanes = (0..batch.lanes).map(|_| {
+            // Room for all that may be in hand, so that nobody waits for a lane.
+            let (sender, queue) = mpsc::channel(batch.size * batch.lanes);
+            let lane = Lane::new(self.handling.clone(), ends.clone(), queue);
+            handlers.spawn(self.handling.env.scope(lane.run()));
+            sender
+        });
+        Work::Lanes(lanes.collect())
     }
 
-    fn is_paused(&self, status: &mut watch::Receiver<Status>) -> bool {
-        *status.borrow_and_update() == Status::Down
+    async fn start(
+        &mut self,
+        work: &Work,
+        handlers: &mut JoinSet<()>,
+        hand: OwnedSemaphorePermit,
+        delivery: Delivery,
+        ends: &Ends,
+    ) {
+        let handling = self.handling.clone();
+        let Some(permit) = handling.pausing.enter() else {
+            // Others failed in the meantime.
+            handling.meters.released.inc();
+            if let Err(error) = delivery.release().await {
+                tracing::debug!(error = %error.chain(), "a message was not given back");
+            }
+            return;
+        };
+        let _counted = handling.count();
+        let held = InHand { delivery, permit, since: Instant::now(), _hand: hand, _counted };
+        match work {
+            Work::Tasks => {
+                let interrupt = ends.interrupt.clone();
+                let env = handling.env.clone();
+                handlers.spawn(env.scope(async move {
+                    handling.run(held, &interrupt).await;
+                }));
+            }
+            Work::Lanes(lanes) => {
+                let Message { key, id, .. } = &held.delivery.message;
+                let lane = hash(key.as_deref().unwrap_or(id)) % lanes.len().max(1) as u64;
+                let lane = usize::try_from(lane).unwrap_or(0);
+                // A lane that ended drops the message, which gives it back.
+                if let Some(lane) = lanes.get(lane) {
+                    let _ = lane.try_send(held);
+                }
+            }
+        }
     }
+
+    /// Whether to take messages. What was fetched ahead goes back where not.
+    async fn may_take(&mut self, status: &mut watch::Receiver<Status>) -> bool {
+        let healthy = *status.borrow_and_update() != Status::Down;
+        let may_take = healthy && self.handling.pausing.may_take();
+        if !may_take && !self.paused {
+            self.deliveries.pause().await;
+        }
+        self.paused = !may_take;
+        may_take
+    }
+}
+
+/// Takes a message once a hand is free. Dropping the future loses nothing.
+async fn take(
+    hands: &Arc<Semaphore>,
+    deliveries: &mut dyn Deliveries,
+) -> Result<Option<(OwnedSemaphorePermit, Delivery)>> {
+    let hand = hands.clone().acquire_owned().await.map_err(Error::internal)?;
+    Ok(deliveries.next().await?.map(|delivery| (hand, delivery)))
 }
 
 /// Lets the handlers finish until the drain deadline, then interrupts them.

@@ -105,7 +105,9 @@ async fn the_trace_goes_on_in_the_handler() {
     let running = world.start(consumer).await;
     let sender = Context::background(&Env::test("sender")).with_request_id("request-1");
     let message = Message::event("test", &Greeting::new("Ada", 1)).unwrap();
-    world.broker.publish(message.clone().with_context(&sender)).await.unwrap();
+    let appended = "00000000000000aa";
+    let sent = message.clone().with_context(&sender).with_header("x-appended-by", appended);
+    world.broker.publish(sent).await.unwrap();
     let inside = eventually("the handler ran", SOON, async || seen.0.lock().first().cloned()).await;
     assert_eq!(inside.trace().trace_id, sender.trace().trace_id);
     assert_eq!(inside.request_id(), "request-1");
@@ -117,6 +119,9 @@ async fn the_trace_goes_on_in_the_handler() {
     assert_eq!(span.trace.trace_id, sender.trace().trace_id);
     assert_eq!(span.trace.parent, Some(sender.trace().span_id));
     assert_eq!(span.name, "process greetings.said");
+    let links: Vec<_> =
+        span.links.iter().map(|link| (link.trace_id, link.span_id.to_string())).collect();
+    assert_eq!(links, [(sender.trace().trace_id, appended.to_owned())]);
     assert!(span.attributes.contains(&("messaging.message.id", message.id)));
 }
 

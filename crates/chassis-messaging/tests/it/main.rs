@@ -5,14 +5,17 @@
 mod conformance;
 mod consumer;
 mod consumer_failures;
+mod consumer_scenarios;
 mod consumer_stopping;
 mod dead_letter_scenarios;
 mod dead_letters;
 mod embedded;
 mod inbox;
 mod inbox_scenarios;
+mod on_embedded;
 mod outbox;
 mod outbox_scenarios;
+mod request_scenarios;
 mod saga;
 mod saga_operator_scenarios;
 mod saga_queue_scenarios;

@@ -3,5 +3,6 @@
 
 mod dead_letters;
 mod jetstream;
+mod on_jetstream;
 mod outbox_pg;
 mod saga_pg;

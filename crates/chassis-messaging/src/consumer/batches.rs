@@ -1,0 +1,305 @@
+//! Several deliveries in one transaction: lanes, batches, and the search for poison.
+//!
+//! A lane is one line of work. It collects what comes, hands as many consecutive events
+//! of one type to the batch handler as there are, and what has a handler for single
+//! events to that, so the order of each key is the order of its lane.
+//!
+//! A batch that fails is tried in halves until the event that fails is alone: that one
+//! goes the way of any message that fails, and the others are done, so that nobody else's
+//! attempts are used up. What is behind it in its key goes back to the broker, uncounted,
+//! and is not taken here before it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis_core::{Context, Error, Span, SpanKind, TraceContext, propagation};
+use chassis_data::Backend;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::handling::{Handling, InHand, Outcome, appended_by, still_at};
+use super::routes::Route;
+use super::verdict;
+use crate::dead_letters::is_for_another_group;
+use crate::message::Message;
+
+/// How much later than announced a message may come back before its key goes on.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What ends a lane.
+#[derive(Clone, Default)]
+pub(super) struct Ends {
+    /// Finish what is begun, give back the rest.
+    pub(super) stop: CancellationToken,
+    /// Give back what is begun too.
+    pub(super) interrupt: CancellationToken,
+}
+
+pub(super) struct Lane<S, B: Backend> {
+    handling: Arc<Handling<S, B>>,
+    ends: Ends,
+    queue: mpsc::Receiver<InHand>,
+    waiting: VecDeque<InHand>,
+    /// By key, the message that was given back and must come before others of the key,
+    /// and how long to wait for it: another process may have got it.
+    expected: HashMap<String, (String, Instant)>,
+}
+
+impl<S, B> Lane<S, B>
+where
+    S: Clone + Send + Sync + 'static,
+    B: Backend,
+{
+    pub(super) fn new(
+        handling: Arc<Handling<S, B>>,
+        ends: Ends,
+        queue: mpsc::Receiver<InHand>,
+    ) -> Lane<S, B> {
+        let (waiting, expected) = (VecDeque::new(), HashMap::new());
+        Lane { handling, ends, queue, waiting, expected }
+    }
+
+    /// Runs until it is stopped or nobody sends any more.
+    pub(super) async fn run(mut self) {
+        while self.collect().await {
+            let size = self.handling.config.batch.size.min(self.waiting.len());
+            let batch: Vec<InHand> = self.waiting.drain(..size).collect();
+            self.work(batch).await;
+        }
+        self.queue.close();
+        while let Some(held) = self.queue.recv().await {
+            self.waiting.push_back(held);
+        }
+        for held in std::mem::take(&mut self.waiting) {
+            self.handling.release(held).await;
+        }
+    }
+
+    /// Collects a batch; `false` at the end.
+    async fn collect(&mut self) -> bool {
+        let config = &self.handling.config;
+        let (size, within) = (config.batch.size, config.batch.within.min(config.ack_wait / 3));
+        loop {
+            let now = Instant::now();
+            let due = self.waiting.front().map(|first| first.since + within);
+            if self.waiting.len() >= size || due.is_some_and(|due| due <= now) {
+                return !self.ends.stop.is_cancelled();
+            }
+            let due = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.ends.stop.cancelled() => return false,
+                held = self.queue.recv() => match held {
+                    Some(held) => self.waiting.push_back(held),
+                    None => return !self.waiting.is_empty(),
+                },
+                () = due => {}
+            }
+        }
+    }
+
+    /// Does a batch, part by part.
+    async fn work(&mut self, batch: Vec<InHand>) {
+        let mut parts = self.parts(batch);
+        while let Some(mut part) = parts.pop_front() {
+            if self.ends.interrupt.is_cancelled() || self.handling.pausing.is_open() {
+                for held in part {
+                    self.handling.release(held).await;
+                }
+                continue;
+            }
+            part = self.without_those_behind(part).await;
+            let handling = self.handling.clone();
+            let interrupt = self.ends.interrupt.clone();
+            if part.len() > 1 {
+                let tried = self.meanwhile(&parts, handling.try_together(part, &interrupt)).await;
+                let Some(mut failed) = tried else { continue };
+                let second = failed.split_off(failed.len() / 2);
+                parts.push_front(second);
+                parts.push_front(failed);
+            } else if let Some(held) = part.pop() {
+                let (key, id) =
+                    (held.delivery.message.key.clone(), held.delivery.message.id.clone());
+                let back = self.meanwhile(&parts, handling.run(held, &interrupt)).await;
+                self.note(key, id, back);
+            }
+        }
+    }
+
+    /// Cuts a batch where the handler changes.
+    fn parts(&self, batch: Vec<InHand>) -> VecDeque<Vec<InHand>> {
+        let mut parts: VecDeque<Vec<InHand>> = VecDeque::new();
+        let mut last = None;
+        for held in batch {
+            let kind = self.handling.batch_route(&held).map(|route| route.kind);
+            match parts.back_mut() {
+                Some(part) if kind.is_some() && kind == last => part.push(held),
+                _ => parts.push_back(vec![held]),
+            }
+            last = kind;
+        }
+        parts
+    }
+
+    /// Gives back what must wait for an earlier one of its key.
+    async fn without_those_behind(&mut self, part: Vec<InHand>) -> Vec<InHand> {
+        if self.expected.is_empty() {
+            return part;
+        }
+        let now = Instant::now();
+        self.expected.retain(|_, (_, until)| *until > now);
+        let mut mine = Vec::with_capacity(part.len());
+        for held in part {
+            let Message { key, id, .. } = &held.delivery.message;
+            match key.as_ref().and_then(|key| self.expected.get(key)) {
+                Some((expected, _)) if expected != id => self.handling.release(held).await,
+                _ => mine.push(held),
+            }
+        }
+        mine
+    }
+
+    fn note(&mut self, key: Option<String>, id: String, back: Option<Duration>) {
+        let Some(key) = key else { return };
+        match back {
+            Some(delay) => {
+                let until = Instant::now() + delay + self.handling.config.ack_wait + GRACE;
+                self.expected.insert(key, (id, until));
+            }
+            None => {
+                self.expected.remove(&key);
+            }
+        }
+    }
+
+    /// Runs some work, takes what comes meanwhile, and tells the broker of all that
+    /// waits here that it is not forgotten.
+    async fn meanwhile<F: Future>(&mut self, parts: &VecDeque<Vec<InHand>>, work: F) -> F::Output {
+        let mut alive = self.handling.signs_of_life();
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(held) = self.queue.recv() => self.waiting.push_back(held),
+                _ = alive.tick() => {
+                    for held in parts.iter().flatten().chain(&self.waiting) {
+                        still_at(&held.delivery).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<S, B> Handling<S, B>
+where
+    S: Clone + Send + Sync + 'static,
+    B: Backend,
+{
+    /// The batch handler of a message; `None` where it is one to be looked at alone.
+    fn batch_route(&self, held: &InHand) -> Option<Route<'_, S, B>> {
+        let message = &held.delivery.message;
+        let alone = verdict::came_too_often(held.delivery.attempt, &self.config)
+            || is_for_another_group(message, &self.group);
+        let route = self.routes.find(&message.kind, true).ok().flatten();
+        route.filter(|route| !alone && route.handler.takes_batches())
+    }
+
+    /// Tries a batch in one transaction. Gives it back if it failed.
+    async fn try_together(
+        &self,
+        part: Vec<InHand>,
+        interrupt: &CancellationToken,
+    ) -> Option<Vec<InHand>> {
+        let started = Instant::now();
+        let context = Context::background(&self.env);
+        let mut span = Span::start(&context, SpanKind::Consumer, format!("process {}", self.topic));
+        if span.is_recording() {
+            span.set("messaging.operation.type", "process");
+            span.set("messaging.destination.name", self.topic);
+            span.set("messaging.consumer.group.name", self.group.clone());
+            span.set("messaging.batch.message_count", part.len().to_string());
+            part.iter().for_each(|held| link(&mut span, &held.delivery.message));
+        }
+        let route = part.first().and_then(|held| self.batch_route(held))?;
+        let messages: Vec<&Message> = part.iter().map(|held| &held.delivery.message).collect();
+        let old = messages.iter().filter(|message| message.kind != route.kind).count() as u64;
+        let work = async {
+            let mut alive = self.signs_of_life();
+            let mut tried = std::pin::pin!(self.one_try(route.handler, &messages));
+            loop {
+                tokio::select! {
+                    result = &mut tried => return Some(result),
+                    () = interrupt.cancelled() => return None,
+                    _ = alive.tick() => {
+                        for held in &part {
+                            still_at(&held.delivery).await;
+                        }
+                    }
+                }
+            }
+        };
+        let tried = context.clone().scope(work).await;
+        let (count, topic) = (part.len(), self.topic);
+        let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let log = async {
+            match tried {
+                Some(Ok(first)) => {
+                    let handled = first.iter().filter(|first| **first).count();
+                    tracing::info!(topic, count, handled, duration_ms, "batch handled");
+                    self.meters.batches.observe(handled as f64);
+                    self.meters.upcast.add(old);
+                    for (held, first) in part.into_iter().zip(first) {
+                        let outcome = if first { Outcome::Handled } else { Outcome::Repeated };
+                        self.answer(held, outcome).await;
+                    }
+                    None
+                }
+                Some(Err(error)) => {
+                    span.fail(error.message().to_owned());
+                    self.meters.batches_split.inc();
+                    self.say_split(count, duration_ms, &error);
+                    Some(part)
+                }
+                None => {
+                    tracing::warn!(topic, count, "batch given back, the drain time is over");
+                    for held in part {
+                        self.answer(held, Outcome::Interrupted).await;
+                    }
+                    None
+                }
+            }
+        };
+        context.scope(log).await
+    }
+
+    fn say_split(&self, count: usize, duration_ms: f64, error: &Error) {
+        let topic = self.topic;
+        tracing::warn!(
+            topic, count, duration_ms,
+            error.code = error.code().as_str(),
+            error.reason = error.reason(),
+            error = %error.chain(),
+            "batch failed, trying its halves"
+        );
+    }
+}
+
+/// Links the publish of a message, and what appended it.
+fn link(span: &mut Span, message: &Message) {
+    let Some(publish) = message.header(propagation::TRACEPARENT).and_then(TraceContext::parse)
+    else {
+        return;
+    };
+    if let Some(appended) = appended_by(message, &publish) {
+        span.link(appended);
+    }
+    span.link(publish);
+}
