@@ -8,8 +8,9 @@ use std::fmt;
 use chassis_core::{Error, Result};
 
 /// One column of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Cell {
+    #[default]
     Null,
     Text(String),
     Int(i64),
@@ -73,6 +74,44 @@ impl Row {
         "bytes" blob opt_blob Blob &[u8], |bytes: &Vec<u8>| bytes.as_slice();
     }
 
+    /// The text in a column that may be null, which is null from then on: not copied.
+    ///
+    /// # Errors
+    /// `Internal` if the column is missing or of another type.
+    pub fn take_opt_text(&mut self, index: usize) -> Result<Option<String>> {
+        match self.0.get_mut(index).map(std::mem::take) {
+            Some(Cell::Null) => Ok(None),
+            Some(Cell::Text(text)) => Ok(Some(text)),
+            other => Err(self.put_back(index, "text", other)),
+        }
+    }
+
+    /// The text in a column that is never null. See [`take_opt_text`](Row::take_opt_text).
+    ///
+    /// # Errors
+    /// `Internal` if the column is missing, null, or of another type.
+    pub fn take_text(&mut self, index: usize) -> Result<String> {
+        self.take_opt_text(index)?.ok_or_else(|| self.mismatch(index, "text"))
+    }
+
+    /// The bytes in a column that is never null, which is null from then on: not copied.
+    ///
+    /// # Errors
+    /// `Internal` if the column is missing, null, or of another type.
+    pub fn take_blob(&mut self, index: usize) -> Result<Vec<u8>> {
+        match self.0.get_mut(index).map(std::mem::take) {
+            Some(Cell::Blob(bytes)) => Ok(bytes),
+            other => Err(self.put_back(index, "bytes", other)),
+        }
+    }
+
+    fn put_back(&mut self, index: usize, expected: &'static str, cell: Option<Cell>) -> Error {
+        if let (Some(place), Some(cell)) = (self.0.get_mut(index), cell) {
+            *place = cell;
+        }
+        self.mismatch(index, expected)
+    }
+
     fn mismatch(&self, index: usize, expected: &'static str) -> Error {
         let found = self.0.get(index).map_or("no such column", Cell::kind);
         Error::internal(ColumnMismatch { index, expected, found })
@@ -106,6 +145,11 @@ mod tests {
         assert_eq!(row.int(1).unwrap(), 7);
         assert_eq!(row.opt_blob(2).unwrap(), None);
         assert_eq!(row.opt_text(2).unwrap(), None);
+        let mut taken = row.clone();
+        assert_eq!(taken.take_text(0).unwrap(), "a");
+        assert!(taken.take_text(0).is_err(), "it is gone");
+        assert!(taken.take_blob(1).is_err());
+        assert_eq!((taken.int(1).unwrap(), taken.take_opt_text(2).unwrap()), (7, None));
         for (result, expected) in [
             (row.int(0).map(drop), "internal error: column 0: expected integer, found text"),
             (row.text(2).map(drop), "internal error: column 2: expected text, found null"),

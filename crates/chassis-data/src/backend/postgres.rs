@@ -17,12 +17,14 @@ fn cell(row: &PgRow, index: usize) -> sqlx::Result<Cell> {
         return Ok(Cell::Null);
     }
     Ok(match raw.type_info().name() {
-        "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "CITEXT" => Cell::Text(row.try_get(index)?),
-        "INT8" => Cell::Int(row.try_get(index)?),
+        "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "CITEXT" => {
+            Cell::Text(row.try_get_unchecked(index)?)
+        }
+        "INT8" => Cell::Int(row.try_get_unchecked(index)?),
         "INT4" => Cell::Int(row.try_get::<i32, _>(index)?.into()),
         "INT2" => Cell::Int(row.try_get::<i16, _>(index)?.into()),
         "BOOL" => Cell::Int(row.try_get::<bool, _>(index)?.into()),
-        "BYTEA" => Cell::Blob(row.try_get(index)?),
+        "BYTEA" => Cell::Blob(row.try_get_unchecked(index)?),
         other => return Err(unportable(index, other)),
     })
 }

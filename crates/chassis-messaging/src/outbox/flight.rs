@@ -1,10 +1,16 @@
 //! One publish: its trace, its time limit, and whose fault a failure is.
+//!
+//! The time limit is a look at the clock now and then, not a timer for each: thousands are
+//! under way at once, and nearly all land within milliseconds.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
-use chassis_core::{Code, Env, Error, Result, Span, SpanKind, propagation};
-use tokio::time::timeout;
+use chassis_core::{BoxFuture, Code, Env, Error, Result, Span, SpanKind, propagation};
+use tokio::time::Instant;
 
 use super::lanes::{Cause, Entry};
 use crate::broker::Publisher;
@@ -19,14 +25,48 @@ pub(crate) struct Landed {
     pub(crate) result: Result<()>,
 }
 
-/// Publishes a row. Dropping the future leaves open whether the broker has it.
-pub(crate) async fn publish(
-    env: Env,
-    publisher: Arc<dyn Publisher>,
-    entry: Entry<Message>,
-    limit: Duration,
-) -> Landed {
-    let Entry { seq, item: mut message, .. } = entry;
+/// A publish under way. Dropping it leaves open whether the broker has the row.
+pub(crate) struct Flight {
+    seq: i64,
+    time: i64,
+    until: Instant,
+    publish: BoxFuture<'static, Result<()>>,
+}
+
+impl Flight {
+    /// A row takes off.
+    pub(crate) fn new(
+        env: Env,
+        publisher: Arc<dyn Publisher>,
+        entry: Entry<Message>,
+        limit: Duration,
+    ) -> Flight {
+        let Entry { seq, item, .. } = entry;
+        let (time, until) = (item.time, Instant::now() + limit);
+        Flight { seq, time, until, publish: Box::pin(publish(env, publisher, item)) }
+    }
+
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.until <= now
+    }
+
+    /// Gives it up.
+    pub(crate) fn give_up(self) -> Landed {
+        let late = Error::deadline_exceeded("PUBLISH_TIMEOUT", "the broker did not answer in time");
+        Landed { seq: self.seq, time: self.time, result: Err(late) }
+    }
+}
+
+impl Future for Flight {
+    type Output = Landed;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Landed> {
+        let (seq, time) = (self.seq, self.time);
+        self.publish.as_mut().poll(task).map(|result| Landed { seq, time, result })
+    }
+}
+
+async fn publish(env: Env, publisher: Arc<dyn Publisher>, mut message: Message) -> Result<()> {
     let _counted = env.in_flight().enter("outbox");
     // One span deeper than the append, in its trace; the consumer follows below.
     let context = propagation::extract(&env, |name| message.headers.get(name).map(String::as_str));
@@ -46,23 +86,16 @@ pub(crate) async fn publish(
         span.set("messaging.destination.name", message.topic.clone());
         span.set("messaging.message.id", message.id.clone());
     }
-    let time = message.time;
     let send = async {
         failpoint::reach("relay.before_publish").await?;
         publisher.publish(message).await?;
         failpoint::reach("relay.after_publish").await
     };
-    let result = match timeout(limit, context.scope(send)).await {
-        Ok(result) => result,
-        Err(_) => {
-            let text = format!("the broker did not answer within {limit:?}");
-            Err(Error::deadline_exceeded("PUBLISH_TIMEOUT", text))
-        }
-    };
+    let result = context.scope(send).await;
     if let Err(error) = &result {
         span.fail(error.chain());
     }
-    Landed { seq, time, result }
+    result
 }
 
 /// Whose fault it is: the row's, or a broker's that cannot answer just now.

@@ -24,6 +24,8 @@ use crate::failpoint;
 const MARK_BATCH: usize = 1000;
 /// How long a mark may wait for company.
 pub(super) const MARK_DELAY: Duration = Duration::from_millis(20);
+/// Counting the rows that wait takes at most one part in so many of the time.
+const COUNT_SHARE: u32 = 100;
 /// Time between two steps of a clean-up that has more to do.
 const CLEAN_PAUSE: Duration = Duration::from_millis(20);
 
@@ -42,7 +44,8 @@ pub(super) struct Seen {
     now: i64,
     leases: Vec<Lease>,
     live: usize,
-    backlog: Backlog,
+    /// With the time that counting took; `None`: not counted this time.
+    backlog: Option<(Backlog, Duration)>,
 }
 
 impl<B: Backend> Worker<B> {
@@ -212,10 +215,17 @@ impl<B: Backend> Worker<B> {
         self.beat_at = before + self.config.lease / 3;
         let (table, time, me) = (self.table.clone(), self.time.clone(), self.me.clone());
         let lease = millis(self.config.lease);
+        let count = before >= self.count_at;
         let look = async move {
             let now = time.read().await?;
             let (leases, live) = table.beat(&me, now, now.saturating_add(lease)).await?;
-            Ok(Seen { now, leases, live, backlog: table.backlog().await? })
+            let backlog = if count {
+                let start = Instant::now();
+                Some((table.backlog().await?, start.elapsed()))
+            } else {
+                None
+            };
+            Ok(Seen { now, leases, live, backlog })
         };
         self.job(look, move |seen| Done::Seen { before, seen });
     }
@@ -223,7 +233,10 @@ impl<B: Backend> Worker<B> {
     /// Renews the leases, takes what is free, gives back what is too much.
     fn seen(&mut self, before: Instant, seen: Result<Seen>) -> Result<()> {
         let Seen { now, leases, live, backlog } = seen.inspect_err(|_| self.beating = false)?;
-        self.metrics.backlog(backlog, now);
+        if let Some((backlog, took)) = backlog {
+            self.metrics.backlog(backlog, now);
+            self.count_at = before + took * COUNT_SHARE;
+        }
         let lanes = &self.lanes;
         let plan = lease::plan(&self.me, now, &leases, live, |part| lanes.is_open(part));
         for &part in &plan.give {

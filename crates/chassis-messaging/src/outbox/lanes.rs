@@ -16,6 +16,7 @@
 //! number in.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,6 +125,32 @@ impl LaneId {
     }
 }
 
+/// Hashes a `seq`: Fibonacci hashing (Knuth, The Art of Computer Programming, 6.4), the
+/// halves folded. The numbers come from the database, so nobody can choose bad ones.
+#[derive(Debug, Default)]
+struct SeqHasher(u64);
+
+type BySeq = BuildHasherDefault<SeqHasher>;
+
+impl Hasher for SeqHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.write_u64(number.cast_unsigned());
+    }
+}
+
 #[derive(Debug)]
 struct Lane<M> {
     part: i64,
@@ -151,8 +178,8 @@ pub(crate) struct Lanes<M> {
     lanes: HashMap<LaneId, Lane<M>>,
     /// First row of each lane that is free to send.
     ready: BTreeMap<i64, LaneId>,
-    flying: HashMap<i64, Flight>,
-    known: HashSet<i64>,
+    flying: HashMap<i64, Flight, BySeq>,
+    known: HashSet<i64, BySeq>,
     bytes: usize,
     unwritten: Flush,
     /// What is being written.
@@ -174,8 +201,8 @@ impl<M> Lanes<M> {
             limits,
             lanes: HashMap::new(),
             ready: BTreeMap::new(),
-            flying: HashMap::new(),
-            known: HashSet::new(),
+            flying: HashMap::default(),
+            known: HashSet::default(),
             bytes: 0,
             unwritten: Flush::default(),
             writing: None,

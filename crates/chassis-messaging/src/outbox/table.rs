@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use chassis_core::{Error, Result};
 use chassis_data::{Backend, Db, Dialect, Row, params};
 
@@ -141,7 +140,7 @@ impl<B: Backend> Table<B> {
         let mut count = [0_usize; PARTITIONS];
         let mut left = want.bytes;
         let mut ended = Parts::NONE;
-        for row in &rows {
+        for mut row in rows {
             let (seq, part) = (row.int(0)?, row.int(1)?);
             if let Some(count) = usize::try_from(part).ok().and_then(|part| count.get_mut(part)) {
                 *count += 1;
@@ -159,7 +158,7 @@ impl<B: Backend> Table<B> {
                 found.more.insert(part);
                 continue;
             }
-            match self.entry(row, bytes, small).await {
+            match self.entry(&mut row, bytes, small).await {
                 Ok(Some(entry)) => {
                     left = left.saturating_sub(bytes);
                     found.rows.push(entry);
@@ -175,13 +174,22 @@ impl<B: Backend> Table<B> {
     }
 
     /// The row as an entry; a large one is fetched now.
-    async fn entry(&self, row: &Row, bytes: usize, small: i64) -> Result<Option<Entry<Message>>> {
+    async fn entry(
+        &self,
+        row: &mut Row,
+        bytes: usize,
+        small: i64,
+    ) -> Result<Option<Entry<Message>>> {
         if row.int(10)? <= small {
-            return entry(row, row.text(11)?, row.blob(12)?, bytes).map(Some);
+            let (headers, payload) = (row.take_text(11)?, row.take_blob(12)?);
+            return entry(row, &headers, payload, bytes).map(Some);
         }
         const SQL: &str = "SELECT headers, payload FROM chassis_outbox WHERE seq = $1";
         match self.db.fetch_optional(SQL, params![row.int(0)?]).await? {
-            Some(large) => entry(row, large.text(0)?, large.blob(1)?, bytes).map(Some),
+            Some(mut large) => {
+                let payload = large.take_blob(1)?;
+                entry(row, large.text(0)?, payload, bytes).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -363,7 +371,7 @@ impl<B: Backend> Table<B> {
 
     pub(crate) async fn backlog(&self) -> Result<Backlog> {
         let sql = by_dialect!(self.db, sqlite: BACKLOG_SQLITE, postgres: BACKLOG_POSTGRES);
-        match self.writes.fetch_all(sql, params![MAX_COUNT]).await?.first() {
+        match self.long_reads.fetch_all(sql, params![MAX_COUNT]).await?.first() {
             Some(row) => {
                 Ok(Backlog { rows: row.int(0)?, oldest: row.opt_int(1)?, parked: row.int(2)? })
             }
@@ -400,8 +408,8 @@ fn lease(row: &Row) -> Result<Lease> {
     })
 }
 
-fn entry(row: &Row, headers: &str, payload: &[u8], bytes: usize) -> Result<Entry<Message>> {
-    let key = row.opt_text(8)?.map(str::to_owned);
+fn entry(row: &mut Row, headers: &str, payload: Vec<u8>, bytes: usize) -> Result<Entry<Message>> {
+    let key = row.take_opt_text(8)?;
     Ok(Entry {
         seq: row.int(0)?,
         part: row.int(1)?,
@@ -410,16 +418,16 @@ fn entry(row: &Row, headers: &str, payload: &[u8], bytes: usize) -> Result<Entry
         bytes,
         item: Message {
             time: row.int(3)?,
-            id: row.text(4)?.to_owned(),
-            source: row.text(5)?.to_owned(),
-            kind: row.text(6)?.to_owned(),
-            topic: row.text(7)?.to_owned(),
+            id: row.take_text(4)?,
+            source: row.take_text(5)?,
+            kind: row.take_text(6)?,
+            topic: row.take_text(7)?,
             key,
-            content_type: row.text(9)?.to_owned(),
+            content_type: row.take_text(9)?,
             // A row whose headers are damaged is published without them: its
             // trace is lost, its content is not.
             headers: serde_json::from_str(headers).unwrap_or_default(),
-            payload: Bytes::copy_from_slice(payload),
+            payload: payload.into(),
         },
     })
 }

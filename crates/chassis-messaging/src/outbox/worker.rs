@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::clock::DbTime;
-use super::flight::{Landed, cause, publish};
+use super::flight::{Flight, Landed, cause};
 use super::jobs::{Done, MARK_DELAY};
 use super::lanes::{Cause, Lanes, Verdict};
 use super::metrics::RelayMetrics;
@@ -31,6 +31,8 @@ use crate::message::Message;
 
 /// How long to leave a database alone that did not answer.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
+/// In this many parts of its time limit a late publish is missed.
+const LOOKS: u32 = 8;
 /// How long the last marks and the return of the leases may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,7 @@ pub(super) struct Worker<B: Backend> {
     pub(super) time: Arc<DbTime<B>>,
     publisher: Arc<dyn Publisher>,
     pub(super) lanes: Lanes<Message>,
-    flights: FuturesUnordered<BoxFuture<'static, Landed>>,
+    flights: FuturesUnordered<Flight>,
     pub(super) jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Commits in this process.
     woken: Woken,
@@ -72,8 +74,12 @@ pub(super) struct Worker<B: Backend> {
     pub(super) crowded: bool,
     pub(super) clean_from: i64,
     pub(super) poll_at: Instant,
+    /// When to look for publishes that take too long.
+    late_at: Instant,
     pub(super) beat_at: Instant,
     pub(super) mark_at: Option<Instant>,
+    /// When the rows that wait are counted next.
+    pub(super) count_at: Instant,
     pub(super) clean_at: Instant,
     pub(super) ping_at: Instant,
     pub(super) database_at: Instant,
@@ -118,8 +124,10 @@ impl<B: Backend> Worker<B> {
             crowded: false,
             clean_from: i64::MIN,
             poll_at: now + outbox.config.poll,
+            late_at: now,
             beat_at: now,
             mark_at: None,
+            count_at: now,
             clean_at: now + outbox.config.clean_every,
             ping_at: now,
             database_at: now,
@@ -138,6 +146,7 @@ impl<B: Backend> Worker<B> {
             }
             let stopping = deadline.is_some();
             self.listen();
+            self.give_up_late();
             self.send_out(stopping);
             self.take_off();
             let mut alarm = self.next_alarm(stopping);
@@ -149,10 +158,11 @@ impl<B: Backend> Worker<B> {
             }
             tokio::select! {
                 Some(landed) = self.flights.next(), if !self.flights.is_empty() => {
-                    self.landed(landed);
+                    let now = self.time.estimate();
+                    self.landed(landed, now);
                     // Take along all that is there, and mark it together.
                     while let Some(Some(landed)) = self.flights.next().now_or_never() {
-                        self.landed(landed);
+                        self.landed(landed, now);
                     }
                 }
                 Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.done(done),
@@ -198,14 +208,33 @@ impl<B: Backend> Worker<B> {
         let held = self.held();
         while let Some(entry) = self.lanes.next(now, |part| held.contains(part)) {
             let publisher = self.publisher.clone();
-            let flight = publish(self.env.clone(), publisher, entry, self.config.publish_timeout);
-            self.flights.push(Box::pin(flight));
+            let limit = self.config.publish_timeout;
+            self.flights.push(Flight::new(self.env.clone(), publisher, entry, limit));
         }
     }
 
-    fn landed(&mut self, landed: Landed) {
+    /// What takes too long counts as unanswered.
+    fn give_up_late(&mut self) {
+        let now = Instant::now();
+        if now < self.late_at {
+            return;
+        }
+        self.late_at = now + self.config.publish_timeout / LOOKS;
+        if self.flights.iter().all(|flight| !flight.is_late(now)) {
+            return;
+        }
+        let time = self.time.estimate();
+        for flight in std::mem::take(&mut self.flights) {
+            if flight.is_late(now) {
+                self.landed(flight.give_up(), time);
+            } else {
+                self.flights.push(flight);
+            }
+        }
+    }
+
+    fn landed(&mut self, landed: Landed, now: i64) {
         let Landed { seq, time, result } = landed;
-        let now = self.time.estimate();
         self.crowded = false;
         let Err(error) = result else {
             self.metrics.published.inc();
@@ -243,6 +272,9 @@ impl<B: Backend> Worker<B> {
             return self.database_at;
         }
         let mut alarm = self.poll_at;
+        if !self.flights.is_empty() {
+            alarm = alarm.min(self.late_at);
+        }
         if !self.beating {
             alarm = alarm.min(self.beat_at);
         }

@@ -4,14 +4,14 @@
 //! the way of its HTTP binding (percent, for what is not visible ASCII), so that
 //! no value can end a header line. Own headers go under their own names.
 
+use std::borrow::Cow;
+
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use chassis_core::{Error, Result};
 
 use super::time;
 use crate::message::Message;
 
-const MESSAGE_ID: &str = "Nats-Msg-Id";
-const SPEC_VERSION: &str = "ce-specversion";
 const ID: &str = "ce-id";
 const SOURCE: &str = "ce-source";
 const TYPE: &str = "ce-type";
@@ -20,26 +20,39 @@ const TIME: &str = "ce-time";
 const KEY: &str = "ce-partitionkey";
 const CONTENT_TYPE: &str = "content-type";
 
+/// The same as names that need no making.
+mod names {
+    use async_nats::HeaderName;
+
+    pub(super) const MESSAGE_ID: HeaderName = HeaderName::from_static("Nats-Msg-Id");
+    pub(super) const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
+    pub(super) const ID: HeaderName = HeaderName::from_static(super::ID);
+    pub(super) const SOURCE: HeaderName = HeaderName::from_static(super::SOURCE);
+    pub(super) const TYPE: HeaderName = HeaderName::from_static(super::TYPE);
+    pub(super) const TIME: HeaderName = HeaderName::from_static(super::TIME);
+    pub(super) const KEY: HeaderName = HeaderName::from_static(super::KEY);
+    pub(super) const CONTENT_TYPE: HeaderName = HeaderName::from_static(super::CONTENT_TYPE);
+}
+
 pub(super) fn encode(message: &Message) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
-    let mut set = |name: &str, value: &str| -> Result<()> {
-        let name: HeaderName = name.parse().map_err(Error::internal)?;
+    let mut set = |name: HeaderName, value: &str| -> Result<()> {
         let value: HeaderValue = escape(value).parse().map_err(Error::internal)?;
         headers.insert(name, value);
         Ok(())
     };
-    set(MESSAGE_ID, &message_id(message))?;
-    set(SPEC_VERSION, "1.0")?;
-    set(ID, &message.id)?;
-    set(SOURCE, &message.source)?;
-    set(TYPE, &message.kind)?;
-    set(TIME, &time::format(message.time))?;
-    set(CONTENT_TYPE, &message.content_type)?;
+    set(names::MESSAGE_ID, &message_id(message))?;
+    set(names::SPEC_VERSION, "1.0")?;
+    set(names::ID, &message.id)?;
+    set(names::SOURCE, &message.source)?;
+    set(names::TYPE, &message.kind)?;
+    set(names::TIME, &time::format(message.time))?;
+    set(names::CONTENT_TYPE, &message.content_type)?;
     if let Some(key) = &message.key {
-        set(KEY, key)?;
+        set(names::KEY, key)?;
     }
     for (name, value) in &message.headers {
-        set(name, value)?;
+        set(name.parse().map_err(Error::internal)?, value)?;
     }
     Ok(headers)
 }
@@ -89,10 +102,10 @@ pub(super) fn decode(message: &async_nats::Message, fallback_id: String) -> Mess
     decoded
 }
 
-fn escape(value: &str) -> String {
+fn escape(value: &str) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'%' && byte != b'"';
     if value.bytes().all(plain) {
-        return value.to_owned();
+        return Cow::Borrowed(value);
     }
     let mut escaped = String::with_capacity(value.len() + 16);
     for byte in value.bytes() {
@@ -102,7 +115,7 @@ fn escape(value: &str) -> String {
             escaped.push_str(&format!("%{byte:02X}"));
         }
     }
-    escaped
+    Cow::Owned(escaped)
 }
 
 fn unescape(value: &str) -> String {

@@ -18,6 +18,7 @@
 //! an unanswered message of its key. Two processes of one group do not know of
 //! each other: there, a redelivery may be overtaken.
 
+mod acks;
 mod browse;
 mod connect;
 mod deliveries;
@@ -35,14 +36,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use chassis_core::{BoxFuture, Code, Error, Result};
+use async_nats::jetstream::context::ContextBuilder;
+use chassis_core::{BoxFuture, Error, Result};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::acks::{Acknowledged, Acks, Unstored};
 use self::uncounted::Uncounted;
 use super::{
     BrokerConfig, Browse, Deliveries, Driver, MeasureLag, Page, Publisher, Stored, Subscriber,
@@ -50,9 +51,6 @@ use super::{
 };
 use crate::message::{DEAD_LETTER_BYTES, Message};
 use crate::topic::segment;
-
-/// How many publishes may wait for their acknowledgement; more wait at the door.
-const MAX_UNACKNOWLEDGED: usize = 4096;
 
 /// The server counts the headers as they are written, and a dead letter has more
 /// of them than its original.
@@ -68,6 +66,7 @@ pub struct JetStream {
 
 struct Shared {
     context: Context,
+    acks: Acks,
     config: BrokerConfig,
     /// Counts connections made; changes on each reconnect.
     connections: watch::Receiver<u64>,
@@ -94,16 +93,14 @@ impl JetStream {
     /// URL that cannot be read.
     pub async fn connect(url: &str, config: &BrokerConfig) -> Result<JetStream> {
         let (client, connections) = connect::connect(url, config.connect_timeout).await?;
-        let context = ContextBuilder::new()
-            .timeout(config.publish_timeout)
-            .max_ack_inflight(MAX_UNACKNOWLEDGED)
-            .backpressure_on_inflight(true)
-            .build(client);
+        let context = ContextBuilder::new().timeout(config.publish_timeout).build(client);
         connect::require_jetstream(&context.client(), config.connect_timeout).await?;
         let most = context.client().max_payload().saturating_sub(PAYLOAD_ROOM);
         let max_message_bytes = config.max_message_bytes.min(most);
+        let acks = Acks::listen(context.client(), config.publish_timeout).await?;
         let shared = Shared {
             context,
+            acks,
             config: BrokerConfig { max_message_bytes, ..config.clone() },
             connections,
             streams: Mutex::default(),
@@ -140,23 +137,17 @@ impl Shared {
             return Err(closed());
         }
         message.validate(self.config.max_message_bytes)?;
-        let headers = headers::encode(&message)?;
-        let topic = message.topic;
         for last_try in [false, true] {
-            self.ensure_stream(&topic).await?;
-            let publish =
-                PublishMessage::build().payload(message.payload.clone()).headers(headers.clone());
-            let sent = self.context.send_publish(topic.clone(), publish).await;
-            let stored = match sent {
-                Ok(acknowledged) => acknowledged.await,
-                Err(error) => Err(error),
-            };
-            match stored {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == PublishErrorKind::StreamNotFound && !last_try => {
-                    self.forget_stream(&topic);
+            self.ensure_stream(&message.topic).await?;
+            let headers = headers::encode(&message)?;
+            let (topic, payload) = (message.topic.clone(), message.payload.clone());
+            match self.acks.publish(topic, headers, payload).await {
+                Ok(Acknowledged { sequence, duplicate }) => {
+                    tracing::trace!(id = message.id, sequence, duplicate, "stored");
+                    return Ok(());
                 }
-                Err(error) => return Err(publish_error(error)),
+                Err(Unstored::NoStream) if !last_try => self.forget_stream(&message.topic),
+                Err(unstored) => return Err(unstored.into()),
             }
         }
         Ok(())
@@ -165,13 +156,8 @@ impl Shared {
 
 impl Publisher for JetStream {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move {
-            // The client's own timeouts cover its parts; this one the whole, also
-            // while there is no connection.
-            let limit = self.shared.config.publish_timeout * 2;
-            let publish = tokio::time::timeout(limit, self.shared.publish(message));
-            publish.await.unwrap_or_else(|_| Err(timeout()))
-        })
+        // Each of its parts has a time limit: making the stream, sending, the answer.
+        Box::pin(self.shared.publish(message))
     }
 }
 
@@ -269,22 +255,6 @@ fn unavailable(message: &'static str) -> Error {
     Error::unavailable("BROKER_UNAVAILABLE", message)
 }
 
-fn timeout() -> Error {
+fn timed_out() -> Error {
     Error::deadline_exceeded("PUBLISH_TIMEOUT", "NATS did not confirm the message in time")
-}
-
-fn publish_error(error: async_nats::jetstream::context::PublishError) -> Error {
-    match error.kind() {
-        PublishErrorKind::TimedOut => timeout().with_source(error),
-        PublishErrorKind::MaxPayloadExceeded => Error::new(
-            Code::InvalidArgument,
-            "MESSAGE_TOO_LARGE",
-            "the message is larger than the NATS server takes",
-        )
-        .with_source(error),
-        PublishErrorKind::StreamNotFound => {
-            unavailable("the stream of the topic does not exist").with_source(error)
-        }
-        _ => unavailable("NATS did not store the message").with_source(error),
-    }
 }
