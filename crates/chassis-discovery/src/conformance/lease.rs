@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::{Builder, Runtime};
+
 use super::kit::{Kit, SOON, Verdict, endpoint, register, stays, until, until_within};
 
 /// The instance runs on a runtime of its own, which ends without a word, as a
@@ -12,20 +14,16 @@ pub(super) async fn a_crashed_instance_is_gone_after_its_lease(kit: &Kit) -> Ver
     let mut updates = connection.resolver.watch(&target);
     let other = register(&connection, &target, endpoint(2)).await?;
 
-    let process = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
+    let mut process = Process::start()?;
     let (place, crashing) = (Arc::clone(&kit.place), target.clone());
-    let registered = process.spawn(async move {
+    let registered = process.0.as_ref().ok_or("no process")?.spawn(async move {
         let connection = place.connect().map_err(super::kit::said)?;
         let lease = register(&connection, &crashing, endpoint(1)).await?;
         Ok::<_, String>((connection, lease))
     });
     let (instance, held) = registered.await.map_err(|error| error.to_string())??;
     until(&mut updates, &[endpoint(1), endpoint(2)]).await?;
-    process.shutdown_background();
+    process.crash();
     // A reader that begins in between may count from its own beginning.
     let seen = until_within(&mut updates, &[endpoint(2)], lease * 3 + SOON).await;
     // Only now, so that dropping it cannot be what took it away.
@@ -44,4 +42,27 @@ pub(super) async fn who_lives_stays_for_many_leases(kit: &Kit) -> Verdict {
     stays(&mut updates, &[endpoint(1)], lease * 3).await?;
     held.release().await;
     until(&mut updates, &[]).await
+}
+
+/// What stands for a process: it ends without a word, and without waiting.
+struct Process(Option<Runtime>);
+
+impl Process {
+    fn start() -> Result<Process, String> {
+        let builder = &mut Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build();
+        Ok(Process(Some(runtime.map_err(|error| error.to_string())?)))
+    }
+
+    fn crash(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.crash();
+    }
 }

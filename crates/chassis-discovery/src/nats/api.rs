@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::kv::{Config, Store};
+use async_nats::jetstream::kv::Store;
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::{Client, ConnectOptions, ServerAddr, jetstream};
 use chassis_core::{BoxError, Error, Result};
 use tokio::sync::Mutex;
@@ -67,15 +68,8 @@ impl NatsApi {
         let store = match context.get_key_value(&self.bucket).await {
             Ok(store) => store,
             Err(_) => {
-                let config = Config {
-                    bucket: self.bucket.clone(),
-                    description: "endpoints of services".to_owned(),
-                    history: 1,
-                    max_age: self.lease,
-                    num_replicas: self.replicas,
-                    ..Config::default()
-                };
-                context.create_key_value(config).await.map_err(away)?
+                context.create_stream(self.stream()).await.map_err(away)?;
+                context.get_key_value(&self.bucket).await.map_err(away)?
             }
         };
         let max_age = store.status().await.map_err(away)?.max_age();
@@ -83,6 +77,28 @@ impl NatsApi {
         // our lease then.
         let lease = if max_age.is_zero() { self.lease } else { max_age };
         Ok(Bucket { client, store, lease })
+    }
+
+    /// The stream that a bucket is. Not `create_key_value`: it asks for the account
+    /// first, in a form that a server of 2.9 does not answer in.
+    ///
+    /// Source: ADR-8, "JetStream based Key-Value Stores".
+    fn stream(&self) -> Config {
+        Config {
+            name: format!("KV_{}", self.bucket),
+            description: Some("endpoints of services".to_owned()),
+            subjects: vec![format!("$KV.{}.>", self.bucket)],
+            max_messages_per_subject: 1,
+            max_age: self.lease,
+            // No longer than the age, or the server refuses.
+            duplicate_window: self.lease.min(Duration::from_secs(120)),
+            num_replicas: self.replicas,
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            ..Config::default()
+        }
     }
 
     async fn client(&self) -> Result<Client> {
