@@ -29,7 +29,8 @@
 //! 3. [`migrations`]: tables, in sets that do not know each other.
 //! 4. [`error`](mod@error): what a database failure means to a caller.
 //! 5. [`backend`]: the three databases behind one trait.
-//! 6. [`create`]: makes a PostgreSQL database where a developer has none yet.
+//! 6. [`tokens`]: a rate limit that instances share.
+//! 7. [`create`]: makes a PostgreSQL database where a developer has none yet.
 
 pub mod backend;
 pub mod config;
@@ -45,6 +46,7 @@ mod probe;
 mod retry;
 pub mod row;
 mod session;
+pub mod tokens;
 pub mod tx;
 pub mod value;
 mod writer;
@@ -57,5 +59,6 @@ pub use dialect::Dialect;
 pub use error::map_error;
 pub use migrations::Migrations;
 pub use row::Row;
+pub use tokens::DbTokenStore;
 pub use tx::Tx;
 pub use value::Value;

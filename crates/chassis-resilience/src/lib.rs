@@ -154,8 +154,11 @@ pub use breaker::{
     InvalidSettings, Permit, State, Stats, Transition,
 };
 pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadLayer, BulkheadSettings};
+pub use cache::{Cache, CacheLayer, CacheSettings, Cached};
+pub use chaos::{Chaos, ChaosLayer};
 pub use classify::{Class, Classified, Classify};
 pub use detour::Detour;
+pub use fallback::{Answer, Degraded, FallbackLayer};
 pub use hedge::{Hedge, HedgeLayer, HedgePolicy, HedgeSettings, HedgeStats};
 pub use judged::{Judged, Settle, Verdict};
 pub use profile::{Profile, ProfileSettings};

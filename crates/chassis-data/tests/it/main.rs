@@ -6,5 +6,6 @@ mod cancellation;
 mod connecting;
 mod migrations;
 mod support;
+mod tokens;
 mod transactions;
 mod values;

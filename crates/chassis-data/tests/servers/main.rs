@@ -7,5 +7,6 @@ mod connecting;
 mod faults;
 mod migrations;
 mod support;
+mod tokens;
 mod transactions;
 mod values;

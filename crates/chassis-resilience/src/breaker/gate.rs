@@ -26,6 +26,17 @@ pub(super) struct Ticket {
     generation: u64,
 }
 
+impl Ticket {
+    /// The ticket as a number, for an atomic; `u64::MAX` is none.
+    pub(super) fn to_bits(ticket: Option<Ticket>) -> u64 {
+        ticket.map_or(u64::MAX, |ticket| ticket.generation)
+    }
+
+    pub(super) fn from_bits(bits: u64) -> Option<Ticket> {
+        (bits != u64::MAX).then_some(Ticket { generation: bits })
+    }
+}
+
 /// How a call ended. The duration is the time that it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -64,6 +75,8 @@ pub(super) struct Gate {
     mode: Mode,
     window: Window,
     generation: u64,
+    /// Whether the machine has counted failures since the last success.
+    row: bool,
     open_until: Option<Instant>,
     /// Until when the callee has asked to be left alone.
     asked_until: Option<Instant>,
@@ -88,6 +101,7 @@ impl Gate {
             settings,
             mode: Mode::Automatic,
             generation: 0,
+            row: false,
             open_until: None,
             asked_until: None,
             closed_at: None,
@@ -120,6 +134,16 @@ impl Gate {
             State::ForcedOpen => false,
             State::Open => is_over(self.open_until, now),
             State::HalfOpen => self.has_free_probe() || is_over(self.round_ends, now),
+        }
+    }
+
+    /// The ticket of every call, where calls are let through whatever they are.
+    pub(super) fn open_door(&self) -> Option<Ticket> {
+        match self.state() {
+            State::Closed | State::Disabled | State::MetricsOnly => {
+                Some(Ticket { generation: self.generation })
+            }
+            State::Open | State::HalfOpen | State::ForcedOpen => None,
         }
     }
 
@@ -255,8 +279,11 @@ impl Gate {
         let tripped = tally.trips(&self.settings);
         if verdict.hard || tripped {
             self.machine.failed(tripped);
-        } else if verdict.succeeded {
+            self.row = true;
+        } else if verdict.succeeded && self.row {
+            // Without a failure before it, a success tells the machine nothing.
             self.machine.succeeded();
+            self.row = false;
         }
         if self.machine.phase() == Phase::Open {
             // A circuit that stayed closed for a whole window has recovered.

@@ -34,10 +34,14 @@ pub struct CircuitBreaker {
 struct Inner {
     name: Arc<str>,
     gate: Mutex<Gate>,
+    // The ticket that needs no question to the gate, as long as it is closed. A call that takes
+    // it while the gate changes has an old one, whose outcome counts as late.
+    open_door: AtomicU64,
     transitions: AtomicU64,
     on_transition: Hooks<Transition>,
     on_rejection: Hooks<CircuitOpen>,
     watch: watch::Sender<State>,
+    publishing: Mutex<()>,
     // Made when somebody listens: there is a breaker for each endpoint, and few are watched.
     events: OnceLock<broadcast::Sender<BreakerEvent>>,
 }
@@ -48,15 +52,17 @@ impl CircuitBreaker {
     /// Settings that are out of range are moved to the nearest valid value; call
     /// [`BreakerSettings::validate`] before, to refuse them instead.
     pub fn new(name: impl Into<Arc<str>>, settings: BreakerSettings) -> Self {
-        let settings = settings.clamped();
+        let gate = Gate::new(settings.clamped(), fastrand::u64(..));
         CircuitBreaker {
             inner: Arc::new(Inner {
                 name: name.into(),
-                gate: Mutex::new(Gate::new(settings, fastrand::u64(..))),
+                open_door: AtomicU64::new(Ticket::to_bits(gate.open_door())),
+                gate: Mutex::new(gate),
                 transitions: AtomicU64::new(0),
                 on_transition: RwLock::new(Arc::default()),
                 on_rejection: RwLock::new(Arc::default()),
                 watch: watch::Sender::new(State::Closed),
+                publishing: Mutex::new(()),
                 events: OnceLock::new(),
             }),
         }
@@ -88,10 +94,17 @@ impl CircuitBreaker {
     /// # Errors
     /// [`CircuitOpen`] if the call must not be made.
     pub fn try_acquire(&self, now: Instant) -> Result<Permit, CircuitOpen> {
+        if let Some(ticket) = self.open_door() {
+            return Ok(Permit::new(self.clone(), ticket, now));
+        }
         match self.change(|gate| gate.admit(now.into_std())) {
             Ok(ticket) => Ok(Permit::new(self.clone(), ticket, now)),
             Err(retry_in) => Err(self.rejected(CircuitOpen { retry_in })),
         }
+    }
+
+    fn open_door(&self) -> Option<Ticket> {
+        Ticket::from_bits(self.inner.open_door.load(Ordering::Acquire))
     }
 
     fn rejected(&self, open: CircuitOpen) -> CircuitOpen {
@@ -103,7 +116,7 @@ impl CircuitBreaker {
     /// Whether [`CircuitBreaker::try_acquire`] would give a permit now. For a
     /// balancer that looks for an endpoint: it takes nothing and counts nothing.
     pub fn would_permit(&self, now: Instant) -> bool {
-        self.inner.gate.lock().would_admit(now.into_std())
+        self.open_door().is_some() || self.inner.gate.lock().would_admit(now.into_std())
     }
 
     /// The state. `Open` lasts until a call comes after the open time.
@@ -186,6 +199,10 @@ impl CircuitBreaker {
             let mut gate = self.inner.gate.lock();
             let from = gate.state();
             let result = change(&mut gate);
+            let door = Ticket::to_bits(gate.open_door());
+            if door != self.inner.open_door.load(Ordering::Relaxed) {
+                self.inner.open_door.store(door, Ordering::Release);
+            }
             (from, result, gate.state())
         };
         if from != to {
@@ -196,13 +213,12 @@ impl CircuitBreaker {
 
     fn publish(&self, from: State, to: State) {
         self.inner.transitions.fetch_add(1, Ordering::Relaxed);
-        self.inner.watch.send_if_modified(|seen| {
-            // Read again: of two concurrent changes the later state must win.
-            let state = self.inner.gate.lock().state();
-            let changed = *seen != state;
-            *seen = state;
-            changed
-        });
+        {
+            // One at a time, and read again: of two changes the later state must win.
+            let _turn = self.inner.publishing.lock();
+            let state = self.state();
+            self.inner.watch.send_if_modified(|seen| std::mem::replace(seen, state) != state);
+        }
         let transition = Transition { breaker: self.inner.name.clone(), from, to };
         self.send(BreakerEvent::Transition(transition.clone()));
         call_all(&self.inner.on_transition, transition);

@@ -3,7 +3,7 @@
 //! A fetch is a task of its own: it goes on when the caller who began it leaves, because
 //! others may be waiting for it and the callee has the load anyway.
 
-use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc};
+use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
@@ -104,10 +104,10 @@ where
     pub async fn get_or_fetch<F, E>(
         &self,
         key: K,
-        fetch: impl FnOnce() -> F,
+        fetch: impl FnOnce() -> F + Send + 'static,
     ) -> Result<Cached<V>, FetchFailed>
     where
-        F: Future<Output = Result<V, E>> + Send + 'static,
+        F: Future<Output = Result<V, E>> + Send,
         E: Into<BoxError>,
     {
         self.get_or_fetch_if(key, fetch, |_| true).await
@@ -121,44 +121,31 @@ where
     pub async fn get_or_fetch_if<F, E>(
         &self,
         key: K,
-        fetch: impl FnOnce() -> F,
-        keep: impl Fn(&V) -> bool + Send + 'static,
+        fetch: impl FnOnce() -> F + Send + 'static,
+        keep: impl FnOnce(&V) -> bool + Send + 'static,
     ) -> Result<Cached<V>, FetchFailed>
     where
-        F: Future<Output = Result<V, E>> + Send + 'static,
+        F: Future<Output = Result<V, E>> + Send,
         E: Into<BoxError>,
     {
-        let mut waiting = {
-            let now = Instant::now().into_std();
-            let mut held = self.inner.state.lock();
-            let entry = held.table.get(&key);
-            let good_for = entry.map_or(Use::Nothing, |e| e.good_for(now, &self.inner.settings));
-            let found = entry.map(|entry| (entry.value.clone(), entry.age(now)));
-            match (good_for, found) {
-                (Use::Give, Some((value, age))) => {
-                    self.inner.hits.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Cached { value, age, freshness: Freshness::Fresh });
-                }
-                (Use::GiveAndFetch, Some((value, age))) => {
-                    self.inner.stale.fetch_add(1, Ordering::Relaxed);
-                    // If too many are under way, the next caller tries again.
-                    let _ = self.fly(&mut held, key, fetch, keep);
-                    return Ok(Cached { value, age, freshness: Freshness::Stale });
-                }
-                _ => match self.fly(&mut held, key.clone(), fetch, keep) {
-                    Ok(waiting) => waiting,
-                    Err(refused) => {
-                        drop(held);
-                        return self.stand_in(&key).ok_or(refused);
-                    }
-                },
+        let (found, boarded) = self.look_up(&key);
+        let waiting = boarded.map(|(waiting, flight)| {
+            if let Some(flight) = flight {
+                flight.take_off(fetch, keep);
             }
+            waiting
+        });
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let landing = match waiting {
+            Err(refused) => Err(refused),
+            Ok(mut waiting) => match waiting.wait_for(Option::is_some).await {
+                Ok(landing) => landing.clone().unwrap_or(Err(FetchFailed::Lost)),
+                Err(_) => Err(FetchFailed::Lost),
+            },
         };
-        let landing = match waiting.wait_for(Option::is_some).await {
-            Ok(landing) => landing.clone().unwrap_or(Err(FetchFailed::Lost)),
-            Err(_) => Err(FetchFailed::Lost),
-        };
-        let fresh = |value, freshness| Cached { value, age: std::time::Duration::ZERO, freshness };
+        let fresh = |value, freshness| Cached { value, age: Duration::ZERO, freshness };
         match landing {
             Ok((value, true)) => Ok(fresh(value, Freshness::Fresh)),
             Ok((value, false)) => {
@@ -166,6 +153,31 @@ where
             }
             Err(error) => self.stand_in(&key).ok_or(error),
         }
+    }
+
+    /// What can be given at once, and the flight to wait for or to begin. With a fresh value
+    /// there is no flight.
+    fn look_up(&self, key: &K) -> (Option<Cached<V>>, Result<Boarded<K, V>, FetchFailed>) {
+        let now = Instant::now().into_std();
+        let mut held = self.inner.state.lock();
+        let mut found = None;
+        if let Some(entry) = held.table.get(key) {
+            let given = |freshness| {
+                Some(Cached { value: entry.value.clone(), age: entry.age(now), freshness })
+            };
+            match entry.good_for(now, &self.inner.settings) {
+                Use::Give => {
+                    self.inner.hits.fetch_add(1, Ordering::Relaxed);
+                    return (given(Freshness::Fresh), Err(FetchFailed::Lost));
+                }
+                Use::GiveAndFetch => {
+                    self.inner.stale.fetch_add(1, Ordering::Relaxed);
+                    found = given(Freshness::Stale);
+                }
+                Use::OnlyOnError | Use::Nothing => {}
+            }
+        }
+        (found, self.board(&mut held, key))
     }
 
     /// The value of `key` if it may stand in for a callee that fails, however it is.
@@ -223,20 +235,10 @@ where
         }
     }
 
-    /// The fetch of `key` that is under way, or a new one.
-    fn fly<F, E>(
-        &self,
-        held: &mut Held<K, V>,
-        key: K,
-        fetch: impl FnOnce() -> F,
-        keep: impl Fn(&V) -> bool + Send + 'static,
-    ) -> Result<Waiting<V>, FetchFailed>
-    where
-        F: Future<Output = Result<V, E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
-        if let Some((_, waiting)) = held.flights.get(&key) {
-            return Ok(waiting.clone());
+    /// The fetch of `key` that is under way, or a new one that is still to take off.
+    fn board(&self, held: &mut Held<K, V>, key: &K) -> Result<Boarded<K, V>, FetchFailed> {
+        if let Some((_, waiting)) = held.flights.get(key) {
+            return Ok((waiting.clone(), None));
         }
         if held.flights.len() >= self.inner.settings.max_fetches.max(1) {
             return Err(FetchFailed::TooMany);
@@ -246,21 +248,13 @@ where
         held.next_flight += 1;
         held.flights.insert(key.clone(), (number, waiting.clone()));
         self.inner.fetches.fetch_add(1, Ordering::Relaxed);
-        let flight = Flight { cache: self.clone(), key, number, landed };
-        let fetching = tokio::time::timeout(self.inner.settings.fetch_timeout, fetch());
-        tokio::spawn(async move {
-            flight.land(match fetching.await {
-                Ok(Ok(value)) => {
-                    let kept = keep(&value);
-                    Ok((value, kept))
-                }
-                Ok(Err(error)) => Err(FetchFailed::Failed(Arc::new(error.into()))),
-                Err(_) => Err(FetchFailed::TimedOut),
-            });
-        });
-        Ok(waiting)
+        let flight = Flight { cache: self.clone(), key: key.clone(), number, landed };
+        Ok((waiting, Some(flight)))
     }
 }
+
+/// Where a fetch is waited for, and the fetch if it is still to begin.
+type Boarded<K, V> = (Waiting<V>, Option<Flight<K, V>>);
 
 /// A fetch that is under way. However it ends, its place is freed.
 struct Flight<K: Eq + Hash, V> {
@@ -275,6 +269,31 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
+    /// Fetches in a task of its own. All of the caller's code runs there, and never under the
+    /// lock.
+    fn take_off<F, E>(
+        self,
+        fetch: impl FnOnce() -> F + Send + 'static,
+        keep: impl FnOnce(&V) -> bool + Send + 'static,
+    ) where
+        F: Future<Output = Result<V, E>> + Send,
+        E: Into<BoxError>,
+    {
+        let limit = self.cache.inner.settings.fetch_timeout;
+        tokio::spawn(async move {
+            let fetching = async { fetch().await.map_err(Into::into) };
+            let landing = match tokio::time::timeout(limit, fetching).await {
+                Ok(Ok(value)) => {
+                    let kept = keep(&value);
+                    Ok((value, kept))
+                }
+                Ok(Err(error)) => Err(FetchFailed::Failed(Arc::new(error))),
+                Err(_) => Err(FetchFailed::TimedOut),
+            };
+            self.land(landing);
+        });
+    }
+
     fn land(self, landing: Landing<V>) {
         if !matches!(landing, Ok((_, true))) {
             self.cache.inner.failures.fetch_add(1, Ordering::Relaxed);

@@ -66,7 +66,7 @@ where
         let (cache, classify) = (self.cache.clone(), self.classify.clone());
         Box::pin(async move {
             let keep = move |value: &V| classify.classify(Ok(value)) == Class::Success;
-            Ok(cache.get_or_fetch_if(key, || call.oneshot(request), keep).await?)
+            Ok(cache.get_or_fetch_if(key, move || call.oneshot(request), keep).await?)
         })
     }
 }

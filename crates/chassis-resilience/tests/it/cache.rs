@@ -47,7 +47,7 @@ impl Callee {
 
 async fn get(cache: &Cache<u32, u32>, callee: &Callee) -> Result<Cached<u32>, FetchFailed> {
     let callee = callee.clone();
-    cache.get_or_fetch(1, || callee.fetch()).await
+    cache.get_or_fetch(1, move || callee.fetch()).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,6 +107,8 @@ async fn a_fetch_that_panics_or_hangs_frees_its_place() {
     let cache: Cache<u32, u32> = Cache::new(CacheSettings { max_fetches: 1, ..settings() });
     let panics = || async { panic!("on purpose") as Result<u32, BoxError> };
     assert!(matches!(cache.get_or_fetch(1, panics).await, Err(FetchFailed::Lost)));
+    let panics_early = || -> std::future::Ready<Result<u32, BoxError>> { panic!("on purpose") };
+    assert!(matches!(cache.get_or_fetch(1, panics_early).await, Err(FetchFailed::Lost)));
     let hangs = std::future::pending::<Result<u32, BoxError>>;
     let hanging = cache.clone();
     let waiting = tokio::spawn(async move { hanging.get_or_fetch(1, hangs).await });
@@ -132,7 +134,7 @@ async fn what_was_removed_while_it_was_fetched_is_not_kept() {
 async fn memory_is_bounded() {
     let cache = Cache::new(CacheSettings { max_entries: 100, ..settings() });
     for key in 0..10_000u32 {
-        cache.get_or_fetch(key, || async move { Ok::<_, BoxError>(key) }).await.unwrap();
+        cache.get_or_fetch(key, move || async move { Ok::<_, BoxError>(key) }).await.unwrap();
     }
     let stats = cache.stats();
     assert_eq!((stats.entries, stats.evicted), (100, 9_900));

@@ -46,3 +46,12 @@ async fn each_key_has_its_own_limit() {
     }
     assert_eq!((limits.keys(), limits.rejected()), (2, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_million_keys_take_no_more_room_than_allowed() {
+    let limits = KeyedRateLimit::new(RateLimit::per_second(1), 10_000);
+    let passed = (0..1_000_000u32).filter(|key| limits.check(*key).is_ok()).count();
+    assert_eq!(limits.keys(), 10_000);
+    assert_eq!(passed, 10_001, "all the newcomers share one limit");
+    assert_eq!(limits.rejected(), 989_999);
+}

@@ -146,6 +146,24 @@ async fn or_everything_is_refused_while_the_store_is_down() {
     shared.check("a").await.unwrap();
 }
 
+/// Found by reading: after each pause all callers of all keys went to a store that hangs.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_down_is_tried_by_one_call() {
+    let store = Store::new();
+    store.ill.store(HANGS, Ordering::Relaxed);
+    let limit = RateLimit::per_second(10);
+    let shared = SharedRateLimit::new(store, limit, SharedSettings::default());
+    let _ = shared.check("first").await;
+    tokio::time::advance(1_000 * MS).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for key in 0..100 {
+        let shared = shared.clone();
+        calls.spawn(async move { shared.check(&key.to_string()).await.is_ok() });
+    }
+    calls.join_all().await;
+    assert_eq!(shared.stats().asked, 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn keys_are_bounded_and_newcomers_share() {
     let settings = SharedSettings { max_keys: 10, ..SharedSettings::default() };

@@ -280,6 +280,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(GOOD),
         4 => Just(BAD),
         1 => Just(Outcome::Success(2 * SECOND)),
+        1 => Just(Outcome::Overloaded(MS)),
         1 => Just(Outcome::Ignored),
         1 => Just(Outcome::Dropped(MS)),
     ];
@@ -297,6 +298,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    // Some 400 000 calls.
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
     #[test]
     fn holds_its_promises_whatever_happens(
         steps in prop::collection::vec(step(), 1..400),

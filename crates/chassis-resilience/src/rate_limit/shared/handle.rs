@@ -137,17 +137,38 @@ impl SharedRateLimit {
     /// [`RateLimited`] if the call is above the limit, or the store is down and
     /// [`OnStoreDown::Refuse`] holds.
     pub async fn check(&self, key: &str) -> Result<(), RateLimited> {
-        let state = self.key(key);
-        let name = if self.is_other(key, &state) { OTHERS } else { key };
-        match self.try_check_key(&state) {
-            Some(result) => result,
-            None => self.ask(name, &state).await,
+        match self.try_check(key) {
+            Some(decided) => decided,
+            None => self.ask(key).await,
         }
     }
 
-    /// As [`SharedRateLimit::check`], if it can be decided without asking the store.
+    /// As [`SharedRateLimit::check`], if it can be decided without the store. `None` is the
+    /// leave to [`ask`](SharedRateLimit::ask) it.
     pub(super) fn try_check(&self, key: &str) -> Option<Result<(), RateLimited>> {
-        self.try_check_key(&self.key(key))
+        let now = Instant::now();
+        let (_, key) = self.key(key);
+        let step = key.lease.lock().step(now.into_std(), self.inner.settings.lease_tokens);
+        match step {
+            Step::Pass => Some(Ok(())),
+            Step::Refuse(retry_in) => Some(Err(self.refused(retry_in))),
+            Step::Ask(_) => {
+                let until = self.down_until(now)?;
+                Some(self.decide_alone(&key, now, until))
+            }
+        }
+    }
+
+    /// Until when the store is left alone. Once that time is over, the first call is let
+    /// through to it, and the others wait for what that finds.
+    fn down_until(&self, now: Instant) -> Option<Instant> {
+        let mut down = self.inner.down_until.lock();
+        let until = (*down)?;
+        if now < until {
+            return Some(until);
+        }
+        *down = now.checked_add(self.inner.settings.store_timeout);
+        None
     }
 
     /// The counts, for metrics.
@@ -162,20 +183,9 @@ impl SharedRateLimit {
         }
     }
 
-    fn try_check_key(&self, key: &Key) -> Option<Result<(), RateLimited>> {
-        let now = Instant::now();
-        let step = key.lease.lock().step(now.into_std(), self.inner.settings.lease_tokens);
-        match step {
-            Step::Pass => Some(Ok(())),
-            Step::Refuse(retry_in) => Some(Err(self.refused(retry_in))),
-            Step::Ask(_) => {
-                let until = (*self.inner.down_until.lock())?;
-                (now < until).then(|| self.decide_alone(key, now, until))
-            }
-        }
-    }
-
-    async fn ask(&self, name: &str, key: &Key) -> Result<(), RateLimited> {
+    /// Asks the store for tokens and spends one.
+    pub(super) async fn ask(&self, key: &str) -> Result<(), RateLimited> {
+        let (name, key) = self.key(key);
         let settings = &self.inner.settings;
         let asking = async {
             let _turn = key.asking.lock().await;
@@ -210,7 +220,7 @@ impl SharedRateLimit {
                 let now = Instant::now();
                 let until = now.checked_add(settings.retry_store_after).unwrap_or(now);
                 *self.inner.down_until.lock() = Some(until);
-                self.decide_alone(key, now, until)
+                self.decide_alone(&key, now, until)
             }
         }
     }
@@ -238,24 +248,20 @@ impl SharedRateLimit {
         RateLimited { retry_in }
     }
 
-    /// What is known of a key; of a newcomer that finds no room, what is known of all those.
-    fn key(&self, key: &str) -> Arc<Key> {
+    /// What is known of a key, and its name for the store; of a newcomer that finds no room,
+    /// what is known of all those.
+    fn key<'a>(&self, key: &'a str) -> (&'a str, Arc<Key>) {
         let mut keys = self.inner.keys.lock();
         if let Some(known) = keys.known.get(key) {
-            return known.clone();
+            return (key, known.clone());
         }
-        // One place is for all the others.
+        // One place more is for all the others.
         let most = self.inner.settings.max_keys.max(1);
         if keys.known.len() >= most {
             self.sweep(&mut keys);
         }
         let name = if keys.known.len() >= most { OTHERS } else { key };
-        keys.known.entry(name.into()).or_default().clone()
-    }
-
-    fn is_other(&self, key: &str, state: &Arc<Key>) -> bool {
-        let keys = self.inner.keys.lock();
-        keys.known.get(OTHERS).is_some_and(|others| key != OTHERS && Arc::ptr_eq(others, state))
+        (name, keys.known.entry(name.into()).or_default().clone())
     }
 
     /// Drops idle keys. Looking at all of them is dear, so it is done at most once in the time

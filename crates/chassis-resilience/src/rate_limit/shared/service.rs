@@ -47,7 +47,7 @@ where
                 let mut service = std::mem::replace(&mut self.inner, copy);
                 let limit = self.limit.clone();
                 Detour::round(async move {
-                    limit.check(key.as_ref()).await?;
+                    limit.ask(key.as_ref()).await?;
                     service.call(request).await.map_err(Into::into)
                 })
             }
