@@ -5,8 +5,8 @@
 //! integration test of the package `chassis-tests`.
 //!
 //! In reading order: [`tidy`] holds the rules of the house, [`mod@test`] runs every
-//! check that the repository has, [`bench`] measures, and [`process`] starts and stops what
-//! they need.
+//! check that the repository has, [`bench`] measures, [`torture`] looks for what is lost
+//! under faults, and [`process`] starts and stops what they need.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -17,3 +17,4 @@ pub mod bench;
 pub mod process;
 pub mod test;
 pub mod tidy;
+pub mod torture;

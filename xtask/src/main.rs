@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use xtask::{bench, test, tidy};
+use xtask::{bench, test, tidy, torture};
 
 const HELP: &str = "\
 The project's own commands.
@@ -23,6 +23,12 @@ Commands:
   bench <what>         measure, each figure beside its limit in the same run: messaging
     --json             a line of JSON for each figure, in place of a table
     <name> …           only the figures whose names begin so
+  torture              run a service under faults, and let an auditor look for what was lost
+    --minutes <n>      how long (2)
+    --seed <n>         where load and faults come from (1)
+    --copies <n>       copies of the service on one PostgreSQL and one JetStream (3)
+    --rate <n>         transactions a second, of each copy (20)
+    --sqlite           one copy on SQLite and the embedded broker
 
 Options:
   -h, --help           this text
@@ -55,6 +61,7 @@ fn main() -> ExitCode {
             Ok(options) => bench::run(&root(), &options),
             Err(problem) => usage(&problem),
         },
+        ["torture", options @ ..] => torture::run(&root(), options),
         ["tidy", other, ..] => usage(&format!("unknown option `{other}` of `tidy`")),
         [other, ..] => usage(&format!("unknown command `{other}`")),
     }

@@ -84,6 +84,8 @@ pub struct Counts {
     pub buried: usize,
     /// Effects.
     pub effects: usize,
+    /// Effects out of turn, where no order is promised between processes.
+    pub overtaken: usize,
     /// Sagas that ended well.
     pub confirmed: usize,
     /// Sagas that were undone.
@@ -127,12 +129,16 @@ impl fmt::Display for Report {
             repeated,
             buried,
             effects,
+            overtaken,
             confirmed,
             cancelled,
         } = self.counts;
         writeln!(f, "sent {sent}, poison {poison}, over the limit {oversize}")?;
         writeln!(f, "stored {stored} (repeated {repeated}), dead letters {buried}")?;
-        writeln!(f, "effects {effects}, sagas confirmed {confirmed}, cancelled {cancelled}")?;
+        writeln!(
+            f,
+            "effects {effects} (overtaken {overtaken}), sagas confirmed {confirmed}, cancelled {cancelled}"
+        )?;
         for (kind, count) in self.kinds() {
             writeln!(f, "VIOLATION {kind}: {count}")?;
             for one in self.violations.iter().filter(|v| v.kind() == kind).take(SHOWN) {
@@ -157,6 +163,18 @@ pub fn audit(evidence: &Evidence, expected: &[Expected]) -> Report {
     Report { counts: counts(evidence), violations: found }
 }
 
+impl Report {
+    /// Counts effects out of turn instead of calling them violations: for a broker that
+    /// keeps the order of a key within one process only.
+    #[must_use]
+    pub fn without_order_between_processes(mut self) -> Report {
+        let before = self.violations.len();
+        self.violations.retain(|v| !matches!(v, Violation::HandledOutOfOrder { .. }));
+        self.counts.overtaken = before - self.violations.len();
+        self
+    }
+}
+
 fn counts(evidence: &Evidence) -> Counts {
     let fate = |fate: &str| evidence.sent.iter().filter(|sent| sent.fate == fate).count();
     let outcome = |name: &str| evidence.ended.iter().filter(|(_, ended)| ended == name).count();
@@ -169,6 +187,7 @@ fn counts(evidence: &Evidence) -> Counts {
         repeated: evidence.stored.len().saturating_sub(ids.len()),
         buried: evidence.buried.len(),
         effects: evidence.effects.len(),
+        overtaken: 0,
         confirmed: outcome("confirmed"),
         cancelled: outcome("cancelled"),
     }
@@ -338,97 +357,6 @@ fn sagas(evidence: &Evidence, found: &mut Vec<Violation>) {
         if holds + taken != *opening {
             let (book, holds, opening) = (book.clone(), *holds, *opening);
             found.push(Violation::BooksDiffer { book, opening, holds, taken });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::evidence::{Claim, Stored};
-    use super::*;
-
-    const EXPECTED: &[Expected] = &[Expected { topic: "t", handlers: &["h"] }];
-
-    fn sent(id: &str, fate: &str, version: Option<i64>) -> Sent {
-        let item = "item".to_owned();
-        Sent { id: id.to_owned(), fate: fate.to_owned(), topic: "t".to_owned(), item, version }
-    }
-
-    fn stored(seq: i64, id: &str) -> Stored {
-        Stored { seq, id: id.to_owned(), topic: "t".to_owned() }
-    }
-
-    fn effect(id: &str, version: i64, nth: i64) -> Effect {
-        let (handler, item) = ("h".to_owned(), "item".to_owned());
-        Effect { handler, id: id.to_owned(), item, version: Some(version), nth }
-    }
-
-    fn claim(book: &str, amount: i64, state: &str) -> Claim {
-        let purchase = "p".to_owned();
-        Claim { book: book.to_owned(), purchase, amount, state: state.to_owned() }
-    }
-
-    /// Two versions, a poison message, a confirmed purchase: all as it should be.
-    fn clean() -> Evidence {
-        Evidence {
-            sent: vec![
-                sent("a", "handled", Some(1)),
-                sent("b", "handled", Some(2)),
-                sent("x", "buried", None),
-                sent("y", "parked", None),
-            ],
-            // A repetition is no fault.
-            stored: vec![stored(1, "a"), stored(2, "x"), stored(3, "b"), stored(4, "a")],
-            buried: vec![stored(1, "x")],
-            effects: vec![effect("a", 1, 1), effect("b", 2, 2)],
-            started: vec!["p".to_owned()],
-            ended: vec![("p".to_owned(), "confirmed".to_owned())],
-            claims: vec![claim("stock", 3, "taken"), claim("money", 3, "taken")],
-            books: vec![("stock".to_owned(), 7, 10), ("money".to_owned(), 7, 10)],
-        }
-    }
-
-    #[test]
-    fn clean_evidence_gives_a_clean_report() {
-        let report = audit(&clean(), EXPECTED);
-        assert_eq!(report.violations, []);
-        let counts = report.counts;
-        assert_eq!((counts.sent, counts.poison, counts.oversize), (2, 1, 1));
-        assert_eq!((counts.stored, counts.repeated, counts.buried), (4, 1, 1));
-        assert_eq!((counts.effects, counts.confirmed, counts.cancelled), (2, 1, 0));
-    }
-
-    #[test]
-    fn each_invariant_is_seen_broken() {
-        type Break = fn(&mut Evidence);
-        let cases: [(&[&str], Break); 16] = [
-            (&["Lost"], |e| e.stored.retain(|m| m.id != "b")),
-            (&["Ghost"], |e| e.stored.push(stored(9, "nobody"))),
-            (&["Unhandled"], |e| drop(e.effects.pop())),
-            (&["GhostEffect"], |e| e.effects.push(effect("nobody", 3, 3))),
-            (&["Twice"], |e| e.effects.push(effect("a", 1, 3))),
-            (&["PublishedOutOfOrder"; 2], |e| e.stored.swap(0, 2)),
-            (&["HandledOutOfOrder"; 2], |e| {
-                e.effects = vec![effect("b", 2, 1), effect("a", 1, 2)];
-            }),
-            (&["Buried"], |e| e.buried.push(stored(2, "a"))),
-            (&["NotBuried"], |e| e.buried.clear()),
-            (&["PoisonTookEffect"], |e| {
-                e.effects.push(Effect { version: None, ..effect("x", 0, 1) });
-            }),
-            (&["StartedTwice"], |e| e.started.push("p".to_owned())),
-            (&["NotEnded"], |e| e.ended.clear()),
-            (&["EndedWrongly"], |e| e.ended.push(e.ended[0].clone())),
-            (&["EndedWrongly"], |e| e.started.clear()),
-            (&["ClaimsDiffer", "BooksDiffer"], |e| e.claims[0].state = "undone".to_owned()),
-            (&["BooksDiffer"], |e| e.books[0].1 += 1),
-        ];
-        for (expected, break_it) in cases {
-            let mut evidence = clean();
-            break_it(&mut evidence);
-            let report = audit(&evidence, EXPECTED);
-            let kinds: Vec<String> = report.violations.iter().map(Violation::kind).collect();
-            assert_eq!(kinds, expected, "{report}");
         }
     }
 }

@@ -49,6 +49,7 @@ pub struct Auditor {
     database: String,
     source: Source,
     expected: Vec<Expected>,
+    order: bool,
 }
 
 impl Auditor {
@@ -56,7 +57,7 @@ impl Auditor {
     #[must_use]
     pub fn new(database: impl Into<String>, source: Source) -> Auditor {
         sqlx::any::install_default_drivers();
-        Auditor { database: database.into(), source, expected: EXPECTED.to_vec() }
+        Auditor { database: database.into(), source, expected: EXPECTED.to_vec(), order: true }
     }
 
     /// The same where other handlers hear the topics.
@@ -64,6 +65,13 @@ impl Auditor {
     pub fn expecting(mut self, expected: &[Expected]) -> Auditor {
         self.expected = expected.to_vec();
         self
+    }
+
+    /// The same where one process may overtake another: see
+    /// [`Report::without_order_between_processes`].
+    #[must_use]
+    pub fn without_order_between_processes(self) -> Auditor {
+        Auditor { order: false, ..self }
     }
 
     /// Waits until nothing is left to do, at most `within`, and gives the verdict.
@@ -94,7 +102,8 @@ impl Auditor {
     ///
     /// What the database and the broker say.
     pub async fn audit(&self) -> Result<Report, Failure> {
-        Ok(audit(&self.evidence().await?, &self.expected))
+        let report = audit(&self.evidence().await?, &self.expected);
+        Ok(if self.order { report } else { report.without_order_between_processes() })
     }
 
     /// All that there is to know.

@@ -72,7 +72,8 @@ impl Load {
         // At the end of the input nobody is left to say anything: the load goes on.
         while let Some(line) = lines.recv().await {
             let mut words = line.split_whitespace();
-            match (words.next(), words.next().unwrap_or_default()) {
+            let (what, argument) = (words.next(), words.next().unwrap_or_default());
+            match (what, argument) {
                 (Some("rate"), rate) => {
                     self.rate.store(rate.parse().unwrap_or(0), Ordering::Relaxed);
                 }
@@ -85,8 +86,11 @@ impl Load {
                 (Some("clear"), _) => failpoint::clear(),
                 (Some("hold"), ms) => {
                     let pause = Duration::from_millis(ms.parse().unwrap_or(0));
-                    let this = self.clone();
-                    tokio::spawn(async move { warn(this.hold(pause).await) });
+                    let count = words.next().and_then(|count| count.parse().ok()).unwrap_or(1_u32);
+                    for number in 0..count {
+                        let this = self.clone();
+                        tokio::spawn(async move { warn(this.hold(number, pause).await) });
+                    }
                 }
                 _ => tracing::error!(line, "not a command"),
             }
@@ -94,10 +98,10 @@ impl Load {
     }
 
     /// A transaction that says something and then stays open.
-    async fn hold(&self, pause: Duration) -> Result<()> {
+    async fn hold(&self, number: u32, pause: Duration) -> Result<()> {
         let mut tx = self.work.db.begin().await?;
         // Of its own: who changes the same item would wait for it.
-        self.work.change(&mut tx, &format!("held-{}", self.config.seed)).await?;
+        self.work.change(&mut tx, &format!("held-{}-{number}", self.config.seed)).await?;
         sleep(pause).await;
         tx.commit().await
     }
@@ -158,7 +162,10 @@ impl Load {
         let data = Purchase { purchase: purchase.clone(), line, amount: rng.i64(1..1000) };
         match self.sagas.start(&mut tx, &purchase, data).await {
             Ok(_) => {}
-            Err(error) if error.code() == Code::AlreadyExists => return Ok(tx.rollback().await),
+            Err(error) if error.code() == Code::AlreadyExists => {
+                tx.rollback().await;
+                return Ok(());
+            }
             Err(error) => return Err(error),
         }
         tx.execute("INSERT INTO torture_started (purchase) VALUES ($1)", params![purchase]).await?;

@@ -28,23 +28,26 @@ pub struct Purchase {
     pub amount: i64,
 }
 
-/// The table of steps. `patience` bounds the wait for a reply.
+/// The table of steps. `patience` bounds the wait for a reply. From version 2 on it takes
+/// the money first.
 #[must_use]
 pub fn definition(version: u32, patience: Duration) -> SagaDefinition<Purchase, Work> {
-    SagaDefinition::new(NAME, version)
-        .step("reserve", reserve, unreserve)
-        .wait_for_with("stock", patience, replied)
-        .step("charge", charge, refund)
-        .wait_for_with("money", patience, replied)
-        .pivot("confirm", confirm)
-        .on_cancelled(cancelled)
+    let saga = SagaDefinition::new(NAME, version);
+    let saga = if version < 2 {
+        saga.step("reserve", reserve, reserve)
+            .wait_for_with("stock", patience, replied)
+            .step("charge", charge, charge)
+            .wait_for_with("money", patience, replied)
+    } else {
+        saga.step("charge", charge, charge)
+            .wait_for_with("money", patience, replied)
+            .step("reserve", reserve, reserve)
+            .wait_for_with("stock", patience, replied)
+    };
+    saga.pivot("confirm", confirm).on_cancelled(cancelled)
 }
 
 async fn reserve(work: Work, data: Purchase, step: StepInfo) -> Result<Purchase> {
-    ask(work, data, step, Book::Stock).await
-}
-
-async fn unreserve(work: Work, data: Purchase, step: StepInfo) -> Result<Purchase> {
     ask(work, data, step, Book::Stock).await
 }
 
@@ -52,10 +55,7 @@ async fn charge(work: Work, data: Purchase, step: StepInfo) -> Result<Purchase> 
     ask(work, data, step, Book::Money).await
 }
 
-async fn refund(work: Work, data: Purchase, step: StepInfo) -> Result<Purchase> {
-    ask(work, data, step, Book::Money).await
-}
-
+/// Asks for it, or for its undo: which of the two stands in the step.
 async fn ask(work: Work, data: Purchase, step: StepInfo, book: Book) -> Result<Purchase> {
     let Purchase { purchase, line, amount } = data.clone();
     let asked = Asked { id: new_id(), purchase, book, line, amount, undo: step.undo };
@@ -96,8 +96,6 @@ async fn ended(tx: &mut Tx, purchase: &str, outcome: &str) -> Result<()> {
 pub async fn book(tx: &mut Tx, asked: &Asked) -> Result<bool> {
     const CLAIM: &str = "INSERT INTO torture_claim (book, purchase, line, amount, state)
         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (book, purchase) DO NOTHING";
-    const TAKE: &str = "UPDATE torture_book SET amount = amount - $3
-        WHERE book = $1 AND line = $2";
     const UNDO: &str = "UPDATE torture_claim SET state = 'undone'
         WHERE book = $1 AND purchase = $2 AND state = 'taken'";
     const STATE: &str = "SELECT state FROM torture_claim WHERE book = $1 AND purchase = $2";
@@ -110,14 +108,23 @@ pub async fn book(tx: &mut Tx, asked: &Asked) -> Result<bool> {
     };
     let first = tx.execute(CLAIM, params![book, purchase, line, *amount, state]).await? == 1;
     if first && state == "taken" {
-        tx.execute(TAKE, params![book, line, *amount]).await?;
+        take(tx, book, line, *amount).await?;
     }
     if !first && asked.undo && tx.execute(UNDO, params![book, purchase]).await? == 1 {
-        tx.execute(TAKE, params![book, line, -*amount]).await?;
+        take(tx, book, line, -*amount).await?;
     }
     let row = tx.fetch_optional(STATE, params![book, purchase]).await?;
     let row = row.ok_or_else(|| Error::internal("the claim is gone"))?;
     Ok(row.text(0)? != "taken")
+}
+
+async fn take(tx: &mut Tx, book: &str, line: &str, amount: i64) -> Result<()> {
+    const SQL: &str = "UPDATE torture_book SET amount = amount - $3
+        WHERE book = $1 AND line = $2";
+    match tx.execute(SQL, params![book, line, amount]).await? {
+        1 => Ok(()),
+        _ => Err(Error::internal("there is no such line in the book")),
+    }
 }
 
 /// One purchase in six is refused by the shelf, one in five by the account.

@@ -36,6 +36,8 @@ pub struct Config {
     pub consumer: ConsumerConfig,
     /// Its sagas.
     pub saga: SagaConfig,
+    /// The version of the saga that it begins; it goes on with older ones.
+    pub saga_version: u32,
     /// What it does.
     pub load: LoadConfig,
 }
@@ -71,6 +73,7 @@ impl Default for Config {
                 max_backoff: most,
                 ..SagaConfig::default()
             },
+            saga_version: 1,
             load: LoadConfig::default(),
         }
     }
@@ -100,8 +103,11 @@ impl Service {
         let outbox = Outbox::new(&db, "torture").with_config(config.outbox.clone());
         let too_large = config.broker.max_message_bytes + 1;
         let work = Work { db: db.clone(), outbox, too_large };
-        let sagas = Sagas::new(&db, purchase::definition(1, PATIENCE), work.clone())
+        let version = config.saga_version;
+        let sagas = Sagas::new(&db, purchase::definition(version, PATIENCE), work.clone())
             .with_config(config.saga.clone());
+        let sagas = (1..version)
+            .fold(sagas, |all, older| all.with_older(purchase::definition(older, PATIENCE)));
         for set in [
             schema::migrations(),
             work.outbox.migrations(),

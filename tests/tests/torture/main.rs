@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod bad_relay;
+mod invariants;
 mod mark_before_publish;
 mod naive_cursor;
 mod no_fencing;

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use super::servers::Servers;
 use crate::tidy::manifest::Workspace;
+use crate::torture;
 
 /// The feature that a package gives to tests which need servers.
 const FEATURE: &str = "servers";
@@ -71,6 +72,17 @@ pub(super) const PARTS: &[Part] = &[
         what: "the shop's journey on PostgreSQL and NATS",
         needs_servers: true,
         steps: |_, servers| vec![smoke_on(servers)],
+    },
+    Part {
+        name: "torture",
+        what: "two minutes of faults on PostgreSQL and NATS, one on SQLite",
+        // It starts its own, since it kills them; this makes sure that they are installed.
+        needs_servers: true,
+        steps: |_, _| {
+            let runs: [&[&str]; 2] =
+                [&["--minutes", "2", "--seed", "7"], &["--minutes", "1", "--sqlite"]];
+            runs.into_iter().flat_map(torture::commands).map(|args| cargo(&args)).collect()
+        },
     },
 ];
 

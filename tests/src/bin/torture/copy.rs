@@ -56,7 +56,11 @@ impl Copy {
             .env("ADMIN__PORT", "0")
             .env("LOAD__SEED", seed.to_string())
             .env("LOAD__RATE", self.rate.to_string())
+            // It comes back in the next version, as in a roll-out.
+            .env("SAGA_VERSION", if self.lives > 1 { "2" } else { "1" })
             .env("RUST_LOG", "warn")
+            // Poison messages panic all the time.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a command talks to the person who typed it")]
 
 mod copy;
+mod freeze;
 mod options;
 mod plan;
 mod system;

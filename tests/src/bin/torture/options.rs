@@ -7,12 +7,15 @@ pub(crate) const HELP: &str = "\
 Runs a service under faults and lets an auditor look for what was lost.
 
 Usage: cargo xtask torture [--minutes <n>] [--seed <n>] [--copies <n>] [--rate <n>] [--sqlite]
+                           [--strict-order]
 
   --minutes <n>  how long faults are inflicted (2)
   --seed <n>     where load and faults come from (1)
   --copies <n>   copies of the service on one PostgreSQL and one JetStream (3)
   --rate <n>     transactions a second, of each copy (20)
   --sqlite       one copy on SQLite and the embedded broker
+  --strict-order an effect out of turn is a violation, also on JetStream, which keeps the
+                 order of a key within one process only; without it they are counted
 
 Exit code: 0 clean, 1 a violation, 64 a wrong command line.";
 
@@ -23,30 +26,25 @@ pub(crate) struct Options {
     pub(crate) copies: usize,
     pub(crate) rate: u32,
     pub(crate) sqlite: bool,
+    pub(crate) strict_order: bool,
 }
 
 impl Options {
     pub(crate) fn parse(args: &[String]) -> Result<Options, String> {
-        let mut options = Options { minutes: 2.0, seed: 1, copies: 3, rate: 20, sqlite: false };
+        let mut options = Options {
+            minutes: 2.0,
+            seed: 1,
+            copies: 3,
+            rate: 20,
+            sqlite: false,
+            strict_order: false,
+        };
         let mut args = args.iter();
         while let Some(name) = args.next() {
-            if name == "--sqlite" {
-                options.sqlite = true;
-                continue;
-            }
-            let value = args.next().map_or("", String::as_str);
-            let wrong = |_| format!("`{name}` needs a number, not `{value}`");
             match name.as_str() {
-                "--minutes" => {
-                    options.minutes = value.parse().map_err(|_| wrong(()))?;
-                    if !(0.0..=100_000.0).contains(&options.minutes) {
-                        return Err(wrong(()));
-                    }
-                }
-                "--seed" => options.seed = value.parse().map_err(|_| wrong(()))?,
-                "--copies" => options.copies = value.parse().map_err(|_| wrong(()))?,
-                "--rate" => options.rate = value.parse().map_err(|_| wrong(()))?,
-                _ => return Err(format!("unknown option `{name}`")),
+                "--sqlite" => options.sqlite = true,
+                "--strict-order" => options.strict_order = true,
+                _ => options.read(name, args.next().map_or("", String::as_str))?,
             }
         }
         if options.sqlite {
@@ -58,12 +56,32 @@ impl Options {
         }
         Ok(options)
     }
+
+    fn read(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let wrong = || format!("`{name}` needs a number, not `{value}`");
+        match name {
+            "--minutes" => {
+                let minutes = value.parse().ok().filter(|n| (0.0..=100_000.0).contains(n));
+                self.minutes = minutes.ok_or_else(wrong)?;
+            }
+            "--seed" => self.seed = value.parse().map_err(|_| wrong())?,
+            "--copies" => self.copies = value.parse().map_err(|_| wrong())?,
+            "--rate" => self.rate = value.parse().map_err(|_| wrong())?,
+            _ => return Err(format!("unknown option `{name}`")),
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { minutes, seed, copies, rate, sqlite } = self;
+        let Options { minutes, seed, copies, rate, sqlite, strict_order } = self;
         write!(f, "cargo xtask torture --minutes {minutes} --seed {seed} --rate {rate}")?;
-        if *sqlite { f.write_str(" --sqlite") } else { write!(f, " --copies {copies}") }
+        if *sqlite {
+            f.write_str(" --sqlite")?;
+        } else {
+            write!(f, " --copies {copies}")?;
+        }
+        if *strict_order { f.write_str(" --strict-order") } else { Ok(()) }
     }
 }

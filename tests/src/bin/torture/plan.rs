@@ -7,6 +7,9 @@ use fastrand::Rng;
 
 use crate::options::Options;
 
+/// Connections of a copy's pool.
+const POOL: usize = 20;
+
 /// Something that goes wrong, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -16,10 +19,12 @@ pub(crate) enum Fault {
     AtPoint { copy: usize, point: &'static str, how: String, down: Duration },
     /// A copy stands still.
     Pause { copy: usize, lasts: Duration },
-    /// A transaction of a copy stays open.
-    Hold { copy: usize, lasts: Duration },
+    /// So many transactions of a copy stay open.
+    Hold { copy: usize, count: usize, lasts: Duration },
     /// PostgreSQL is stopped as by a crash.
     Database { down: Duration },
+    /// PostgreSQL stands still.
+    DatabasePause { lasts: Duration },
     /// The broker is killed.
     Broker { down: Duration },
     /// Messages come again, after the broker has forgotten their ids.
@@ -52,9 +57,14 @@ impl Plan {
                 Fault::AtPoint { copy, point, how, down: self.millis(3000, 6000) }
             }
             50..62 => Fault::Pause { copy, lasts: self.millis(2500, 6000) },
-            62..70 => Fault::Hold { copy, lasts: self.millis(1000, 8000) },
-            70..80 => Fault::Database { down: self.millis(0, 3000) },
-            80..90 => {
+            62..70 => {
+                // One, or all that the pool has.
+                let count = if self.rng.bool() { 1 } else { POOL };
+                Fault::Hold { copy, count, lasts: self.millis(1000, 8000) }
+            }
+            70..78 => Fault::Database { down: self.millis(0, 3000) },
+            78..82 => Fault::DatabasePause { lasts: self.millis(2000, 8000) },
+            82..91 => {
                 // Now and then longer than any lease, window or patience.
                 let long = self.rng.u32(..5) == 0;
                 let down = if long { self.millis(6000, 12_000) } else { self.millis(0, 2000) };

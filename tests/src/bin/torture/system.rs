@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::Failure;
 use crate::copy::Copy;
+use crate::freeze::Frozen;
 use crate::options::Options;
 use crate::plan::Fault;
 
@@ -30,6 +31,7 @@ enum End {
     Continue(usize),
     Disarm(usize),
     Database,
+    Thaw,
     Broker,
 }
 
@@ -38,10 +40,13 @@ pub(crate) struct System {
     copies: Vec<Copy>,
     /// Before the folder, which a copy uses.
     folder: TempDir,
+    /// Before the server, which it keeps from ending.
+    frozen: Frozen,
     servers: Option<(Postgres, Nats)>,
     database: String,
     ends: Vec<(Instant, End)>,
     tally: BTreeMap<String, usize>,
+    strict_order: bool,
     /// Faults that a copy should die of soon.
     doomed: Vec<bool>,
 }
@@ -66,10 +71,12 @@ impl System {
             begin: Instant::now(),
             copies,
             folder,
+            frozen: Frozen::default(),
             servers,
             database,
             ends: Vec::new(),
             tally: BTreeMap::new(),
+            strict_order: options.strict_order,
             doomed,
         };
         for copy in &mut system.copies {
@@ -84,7 +91,13 @@ impl System {
             Some((_, nats)) => Source::Nats(nats.url().to_owned()),
             None => Source::Folder(self.folder.path().join("broker")),
         };
-        Auditor::new(self.database.clone(), source)
+        let auditor = Auditor::new(self.database.clone(), source);
+        // The embedded broker keeps it over restarts; JetStream within one process.
+        if self.strict_order || self.servers.is_none() {
+            auditor
+        } else {
+            auditor.without_order_between_processes()
+        }
     }
 
     fn say(&self, what: &str) {
@@ -143,6 +156,7 @@ impl System {
                     self.say("PostgreSQL is back");
                 }
             }
+            End::Thaw => self.frozen.thaw(),
             End::Broker => {
                 if let Some((_, nats)) = &self.servers {
                     nats.restart().await;
@@ -176,17 +190,34 @@ impl System {
                 self.ends.push((after(lasts), End::Continue(copy)));
                 self.count("paused");
             }
-            Fault::Hold { copy, lasts } => {
-                self.say(&format!("copy {copy} holds a transaction open for {lasts:?}"));
-                self.copies[copy].tell(&format!("hold {}", lasts.as_millis())).await;
+            Fault::Hold { copy, count, lasts } => {
+                self.say(&format!("copy {copy} holds {count} transactions open for {lasts:?}"));
+                self.copies[copy].tell(&format!("hold {} {count}", lasts.as_millis())).await;
                 self.count("transactions held open");
             }
             Fault::Database { down } => {
                 let Some((postgres, _)) = &self.servers else { return Ok(()) };
                 self.say(&format!("PostgreSQL is stopped (immediate) for {down:?}"));
+                // It cannot end while it stands still.
+                self.frozen.thaw();
                 postgres.stop();
                 self.ends.push((after(down), End::Database));
                 self.count("PostgreSQL stopped");
+            }
+            Fault::DatabasePause { lasts } => {
+                if self.servers.is_none() {
+                    return Ok(());
+                }
+                self.say(&format!("PostgreSQL stands still for {lasts:?}"));
+                self.frozen.thaw();
+                let frozen = Frozen::postgres(&self.database);
+                match tokio::time::timeout(Duration::from_secs(2), frozen).await {
+                    Ok(Ok(frozen)) => self.frozen = frozen,
+                    Ok(Err(failure)) => self.say(&format!("it does not: {failure}")),
+                    Err(_) => self.say("it does not: no answer"),
+                }
+                self.ends.push((after(lasts), End::Thaw));
+                self.count("PostgreSQL paused");
             }
             Fault::Broker { down } => {
                 let Some((_, nats)) = &self.servers else { return Ok(()) };

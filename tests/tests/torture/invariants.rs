@@ -1,0 +1,89 @@
+//! The auditor's invariants, each seen broken on evidence that is made up.
+
+use chassis_tests::torture::audit::audit;
+use chassis_tests::torture::evidence::{Claim, Effect, Evidence, Expected, Sent, Stored};
+
+const EXPECTED: &[Expected] = &[Expected { topic: "t", handlers: &["h"] }];
+
+fn sent(id: &str, fate: &str, version: Option<i64>) -> Sent {
+    let item = "item".to_owned();
+    Sent { id: id.to_owned(), fate: fate.to_owned(), topic: "t".to_owned(), item, version }
+}
+
+fn stored(seq: i64, id: &str) -> Stored {
+    Stored { seq, id: id.to_owned(), topic: "t".to_owned() }
+}
+
+fn effect(id: &str, version: i64, nth: i64) -> Effect {
+    let (handler, item) = ("h".to_owned(), "item".to_owned());
+    Effect { handler, id: id.to_owned(), item, version: Some(version), nth }
+}
+
+fn claim(book: &str, amount: i64, state: &str) -> Claim {
+    let purchase = "p".to_owned();
+    Claim { book: book.to_owned(), purchase, amount, state: state.to_owned() }
+}
+
+/// Two versions, a poison message, a confirmed purchase: all as it should be.
+fn clean() -> Evidence {
+    Evidence {
+        sent: vec![
+            sent("a", "handled", Some(1)),
+            sent("b", "handled", Some(2)),
+            sent("x", "buried", None),
+            sent("y", "parked", None),
+        ],
+        // A repetition is no fault.
+        stored: vec![stored(1, "a"), stored(2, "x"), stored(3, "b"), stored(4, "a")],
+        buried: vec![stored(1, "x")],
+        effects: vec![effect("a", 1, 1), effect("b", 2, 2)],
+        started: vec!["p".to_owned()],
+        ended: vec![("p".to_owned(), "confirmed".to_owned())],
+        claims: vec![claim("stock", 3, "taken"), claim("money", 3, "taken")],
+        books: vec![("stock".to_owned(), 7, 10), ("money".to_owned(), 7, 10)],
+    }
+}
+
+#[test]
+fn clean_evidence_gives_a_clean_report() {
+    let report = audit(&clean(), EXPECTED);
+    assert_eq!(report.violations, []);
+    let counts = report.counts;
+    assert_eq!((counts.sent, counts.poison, counts.oversize), (2, 1, 1));
+    assert_eq!((counts.stored, counts.repeated, counts.buried), (4, 1, 1));
+    assert_eq!((counts.effects, counts.confirmed, counts.cancelled), (2, 1, 0));
+}
+
+#[test]
+fn each_invariant_is_seen_broken() {
+    type Break = fn(&mut Evidence);
+    let cases: [(&[&str], Break); 16] = [
+        (&["Lost"], |e| e.stored.retain(|m| m.id != "b")),
+        (&["Ghost"], |e| e.stored.push(stored(9, "nobody"))),
+        (&["Unhandled"], |e| drop(e.effects.pop())),
+        (&["GhostEffect"], |e| e.effects.push(effect("nobody", 3, 3))),
+        (&["Twice"], |e| e.effects.push(effect("a", 1, 3))),
+        (&["PublishedOutOfOrder"; 2], |e| e.stored.swap(0, 2)),
+        (&["HandledOutOfOrder"; 2], |e| {
+            e.effects = vec![effect("b", 2, 1), effect("a", 1, 2)];
+        }),
+        (&["Buried"], |e| e.buried.push(stored(2, "a"))),
+        (&["NotBuried"], |e| e.buried.clear()),
+        (&["PoisonTookEffect"], |e| {
+            e.effects.push(Effect { version: None, ..effect("x", 0, 1) });
+        }),
+        (&["StartedTwice"], |e| e.started.push("p".to_owned())),
+        (&["NotEnded"], |e| e.ended.clear()),
+        (&["EndedWrongly"], |e| e.ended.push(e.ended[0].clone())),
+        (&["EndedWrongly"], |e| e.started.clear()),
+        (&["ClaimsDiffer", "BooksDiffer"], |e| e.claims[0].state = "undone".to_owned()),
+        (&["BooksDiffer"], |e| e.books[0].1 += 1),
+    ];
+    for (expected, break_it) in cases {
+        let mut evidence = clean();
+        break_it(&mut evidence);
+        let report = audit(&evidence, EXPECTED);
+        let kinds: Vec<String> = report.violations.iter().map(|v| v.kind()).collect();
+        assert_eq!(kinds, expected, "{report}");
+    }
+}
