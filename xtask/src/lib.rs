@@ -6,7 +6,8 @@
 //!
 //! In reading order: [`tidy`] holds the rules of the house, [`mod@test`] runs every
 //! check that the repository has, [`bench`] measures, [`torture`] looks for what is lost
-//! under faults, and [`process`] starts and stops what they need.
+//! under faults, [`compose`] runs the shop in containers and breaks it, and [`process`]
+//! starts and stops what they need.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -14,6 +15,7 @@
 )]
 
 pub mod bench;
+pub mod compose;
 pub mod process;
 pub mod test;
 pub mod tidy;

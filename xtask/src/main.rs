@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use xtask::{bench, test, tidy, torture};
+use xtask::{bench, compose, test, tidy, torture};
 
 const HELP: &str = "\
 The project's own commands.
@@ -29,6 +29,7 @@ Commands:
     --copies <n>       copies of the service on one PostgreSQL and one JetStream (3)
     --rate <n>         transactions a second, of each copy (20)
     --sqlite           one copy on SQLite and the embedded broker
+  compose-test         run the shop's compose file on this machine's Docker engine, and break it
 
 Options:
   -h, --help           this text
@@ -62,6 +63,10 @@ fn main() -> ExitCode {
             Err(problem) => usage(&problem),
         },
         ["torture", options @ ..] => torture::run(&root(), options),
+        ["compose-test"] => compose::run(&root()),
+        ["compose-test", other, ..] => {
+            usage(&format!("unknown option `{other}` of `compose-test`"))
+        }
         ["tidy", other, ..] => usage(&format!("unknown option `{other}` of `tidy`")),
         [other, ..] => usage(&format!("unknown command `{other}`")),
     }

@@ -6,12 +6,16 @@ use std::{ffi::OsString, fmt::Write as _, path::PathBuf};
 
 use chassis_core::{ServiceInfo, config::Entry};
 
+use crate::probe::PROBES;
+
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Run,
     Check,
     PrintConfig,
+    /// Ask the running service this one of the [`PROBES`].
+    Probe(&'static str),
     Help,
     Version,
 }
@@ -25,7 +29,7 @@ pub(crate) struct Options {
 /// Reads the arguments after the program's name.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options, String> {
     let mut options = Options { action: Action::Run, config: None };
-    let mut args = args.into_iter();
+    let mut args = args.into_iter().peekable();
     while let Some(arg) = args.next() {
         // Only the path of a file may be something else than Unicode.
         let arg = arg.to_string_lossy();
@@ -36,6 +40,14 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options,
             },
             "--check" => options.action = Action::Check,
             "--print-config" => options.action = Action::PrintConfig,
+            "--probe" => {
+                let named = |arg: &OsString| PROBES.into_iter().find(|probe| arg == probe);
+                let probe = args.peek().and_then(named);
+                if probe.is_some() {
+                    args.next();
+                }
+                options.action = Action::Probe(probe.unwrap_or(PROBES[0]));
+            }
             "--help" | "-h" => options.action = Action::Help,
             "--version" | "-V" => options.action = Action::Version,
             other => return Err(format!("unknown option `{other}`; --help lists the options")),
@@ -48,12 +60,14 @@ pub(crate) fn help(info: &ServiceInfo, entries: &[Entry]) -> String {
     let mut text = format!(
         "{name} {version}
 
-Usage: {name} [--config FILE] [--check | --print-config | --help | --version]
+Usage: {name} [--config FILE] [--check | --print-config | --probe | --help | --version]
 
   --config FILE    read settings from this TOML file; the environment wins over it
   --check          check the settings, open what the service needs (its database, its
                    broker), print the plan, and exit without listening
   --print-config   print every setting with its origin, secrets masked
+  --probe [PROBE]  ask the running service at its admin port, and exit with 0 if it is
+                   well: readyz (default), livez or startupz; for containers
   --help           print this
   --version        print name and version
 
@@ -96,6 +110,12 @@ mod tests {
             both,
             Ok(Options { action: Action::PrintConfig, config: Some("a.toml".into()) })
         );
+        for (args, probe) in
+            [(&["--probe"][..], "readyz"), (&["--probe", "livez", "--config", "a.toml"], "livez")]
+        {
+            assert_eq!(read(args).map(|options| options.action), Ok(Action::Probe(probe)));
+        }
+        assert!(read(&["--probe", "healthz"]).is_err_and(|error| error.contains("`healthz`")));
         assert!(read(&["--config"]).is_err());
         assert!(read(&["--prot", "1"]).is_err_and(|error| error.contains("`--prot`")));
     }

@@ -22,6 +22,7 @@
 
 mod cli;
 mod exit;
+mod probe;
 mod run;
 mod service;
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Exit,
     cli::{self, Action},
+    probe,
 };
 
 /// How long blocked threads are waited for after the end.
@@ -91,6 +92,13 @@ where
     match options.action {
         Action::Help => answer(&info.name, &cli::help(&info, &loaded.entries)),
         Action::PrintConfig => answer(&info.name, &cli::print_config(&loaded.entries)),
+        Action::Probe(name) => match probe::ask(&loaded.core.admin, name) {
+            Ok(()) => Exit::Success,
+            Err(problem) => {
+                complain(&info.name, problem);
+                Exit::Failure
+            }
+        },
         action => serve(info, loaded, assemble, &action),
     }
 }

@@ -6,6 +6,7 @@
 //! broker. Nothing of a service knows about this: the same code runs as a binary of its own.
 
 pub mod cli;
+pub mod load;
 pub mod operate;
 pub mod services;
 pub mod smoke;

@@ -5,7 +5,7 @@ use chassis::{Code, Exit};
 use shop::{
     cli,
     cli::Command,
-    operate, smoke,
+    load, operate, smoke,
     terminal::{complain, say},
     up,
 };
@@ -20,6 +20,8 @@ fn main() -> Exit {
             }
             Ok(Command::Up(options)) => up::main(options),
             Ok(Command::Smoke(options)) => smoke::main(&options),
+            Ok(Command::Visit(gateway)) => smoke::visit(&gateway),
+            Ok(Command::Load(load)) => load::main(&load),
             Ok(Command::Operate(request)) => operate::main(&request),
             Err(problem) => {
                 complain(format_args!("shop: {problem}"));

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::process::{End, Runner};
 use parts::{PARTS, Part, Step};
 use servers::{Servers, Use};
+pub(crate) use servers::failed;
 
 /// What the command line of `test` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

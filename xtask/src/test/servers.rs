@@ -338,7 +338,7 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-fn failed(what: &str) -> impl Fn(io::Error) -> Failure {
+pub(crate) fn failed(what: &str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::Failed(format!("{what}: {error}"))
 }
 

@@ -8,10 +8,11 @@ use crate::domain::{Price, Product, Sku};
 use crate::store;
 
 /// Sku, name, description, price in cents.
-const PRODUCTS: [(&str, &str, &str, i64); 6] = [
+const PRODUCTS: [(&str, &str, &str, i64); 7] = [
     ("espresso-cup", "Espresso cup", "Thick walls, 60 ml: it keeps a short coffee hot.", 1_200),
     ("latte-glass", "Latte glass", "Double-walled, 350 ml: shows the layers.", 1_450),
     ("moka-pot", "Moka pot", "Aluminium, for three cups.", 3_490),
+    ("paper-filter", "Paper filter", "One filter, unbleached.", 5),
     ("rare-teapot", "Rare teapot", "Cast iron, signed. There is only one.", 24_900),
     ("sold-out-mug", "Sold-out mug", "The one that everybody wanted.", 990),
     ("tea-bowl", "Tea bowl", "Stoneware, ash glaze, no two alike.", 1_800),

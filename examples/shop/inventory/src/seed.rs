@@ -9,10 +9,12 @@ use chassis::data::{Db, Tx};
 
 use crate::store;
 
-const PIECES: [(&str, i64); 6] = [
+const PIECES: [(&str, i64); 7] = [
     ("espresso-cup", 1_000),
     ("latte-glass", 1_000),
     ("moka-pot", 1_000),
+    // Enough for `shop load`.
+    ("paper-filter", 1_000_000),
     ("rare-teapot", 1),
     ("sold-out-mug", 0),
     ("tea-bowl", 1_000),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use chassis::{Deadline, Error, Result};
+use chassis::{Deadline, Error, Result, core::unix_ms};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy, rt::TokioExecutor};
@@ -19,30 +19,38 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A client of the gateway.
-pub(super) struct Client {
+pub(crate) struct Client {
     base: String,
+    /// Sets the customers of this run apart from those of others.
+    run: String,
     http: legacy::Client<legacy::connect::HttpConnector, Full<Bytes>>,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
 }
 
 impl Client {
-    pub(super) fn new(address: &str) -> Client {
+    pub(crate) fn new(address: &str) -> Client {
+        let run = format!("{}-{}", std::process::id(), unix_ms());
         let http = legacy::Client::builder(TokioExecutor::new()).build_http();
-        Client { base: format!("http://{address}"), http }
+        Client { base: format!("http://{address}"), run, http }
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Answer> {
+    /// A name that no other run has: of a customer, or a key.
+    pub(crate) fn own(&self, name: &str) -> String {
+        format!("{name}-{}", self.run)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer> {
         self.send(Method::GET, path, &[], Bytes::new()).await
     }
 
-    pub(super) async fn post(
+    pub(crate) async fn post(
         &self,
         path: &str,
         headers: &[(&str, &str)],
@@ -51,7 +59,7 @@ impl Client {
         self.send(Method::POST, path, headers, body.to_string().into()).await
     }
 
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -84,7 +92,7 @@ impl Client {
     }
 
     /// Asks again until `holds` says yes.
-    pub(super) async fn until(
+    pub(crate) async fn until(
         &self,
         what: &str,
         path: &str,
@@ -109,7 +117,7 @@ impl Client {
 
 impl Answer {
     /// The answer, if it has this status.
-    pub(super) fn expect(self, status: u16) -> Result<Answer> {
+    pub(crate) fn expect(self, status: u16) -> Result<Answer> {
         if self.status.as_u16() == status {
             Ok(self)
         } else {
@@ -118,7 +126,7 @@ impl Answer {
     }
 
     /// The answer, if it is problem+json with this status and reason.
-    pub(super) fn expect_problem(self, status: u16, reason: &str) -> Result<Answer> {
+    pub(crate) fn expect_problem(self, status: u16, reason: &str) -> Result<Answer> {
         let answer = self.expect(status)?;
         let kind = answer.headers.get("content-type").and_then(|kind| kind.to_str().ok());
         if kind != Some("application/problem+json") {

@@ -48,7 +48,7 @@ async fn all_products_are_listed() {
     let (_folder, catalog) = open().await;
     let list = json(get(&catalog, "/products", None).await).await;
     let products = list["products"].as_array().unwrap();
-    assert_eq!(products.len(), 6);
+    assert_eq!(products.len(), 7);
     assert_eq!(products[0]["sku"], "espresso-cup");
 }
 

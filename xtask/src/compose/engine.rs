@@ -1,0 +1,116 @@
+//! The container engine, spoken to by its own commands.
+//!
+//! Compose is `docker compose` where the engine has it, and `docker-compose` otherwise:
+//! Debian's is 1.29, and the compose file has to work with both.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::process::{End, Runner};
+use crate::test::Failure;
+
+/// The project's containers, networks and volumes carry this name.
+pub(super) const PROJECT: &str = "shop-compose-test";
+
+/// An engine that answers.
+pub(super) struct Engine {
+    root: PathBuf,
+    compose: Vec<&'static str>,
+    /// What the compose file's variables are set to.
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Engine {
+    /// The engine of this machine, or one line that says why there is none.
+    pub(super) fn find(root: &Path) -> Result<Engine, String> {
+        let answers = |program: &str, args: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        };
+        if !answers("docker", &["version"]) {
+            return Err("no Docker engine answers here".to_owned());
+        }
+        let compose = if answers("docker", &["compose", "version"]) {
+            vec!["docker", "compose"]
+        } else if answers("docker-compose", &["version"]) {
+            vec!["docker-compose"]
+        } else {
+            return Err("the Docker engine has no Compose: install docker-compose".to_owned());
+        };
+        Ok(Engine { root: root.to_path_buf(), compose, variables: Vec::new() })
+    }
+
+    /// Sets a variable of the compose file.
+    pub(super) fn set(&mut self, name: &'static str, value: String) {
+        self.variables.push((name, value));
+    }
+
+    /// `docker ARGS`; gives what it printed.
+    pub(super) fn docker(&self, args: &[&str]) -> Result<String, Failure> {
+        output(Command::new("docker").args(args), &format!("docker {}", args.join(" ")))
+    }
+
+    /// `docker compose ARGS`, its output where ours goes.
+    pub(super) fn compose(&self, args: &[&str], runner: &mut Runner) -> Result<(), Failure> {
+        println!("    $ {} {}", self.compose.join(" "), args.join(" "));
+        run(&mut self.compose_command(args), "compose", runner)
+    }
+
+    /// `docker compose ARGS`, not to be interrupted; gives what it printed.
+    pub(super) fn compose_quietly(&self, args: &[&str]) -> Result<String, Failure> {
+        output(&mut self.compose_command(args), &format!("compose {}", args.join(" ")))
+    }
+
+    fn compose_command(&self, args: &[&str]) -> Command {
+        let deploy = self.root.join("examples/shop/deploy");
+        let mut command = Command::new(self.compose[0]);
+        command
+            .args(&self.compose[1..])
+            .arg("--env-file")
+            .arg(deploy.join(".env.example"))
+            .arg("--file")
+            .arg(deploy.join("compose.yaml"))
+            .args(["--project-name", PROJECT])
+            .args(args)
+            // Debian's Compose asks for a plug-in that its engine does not have.
+            .env("DOCKER_BUILDKIT", "0")
+            .env("COMPOSE_DOCKER_CLI_BUILD", "0");
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
+        command
+    }
+
+    /// The containers of a service, by id.
+    pub(super) fn containers(&self, service: &str) -> Result<Vec<String>, Failure> {
+        Ok(self.compose_quietly(&["ps", "-q", service])?.lines().map(str::to_owned).collect())
+    }
+
+    /// One field of a container, by a Go template.
+    pub(super) fn inspect(&self, container: &str, template: &str) -> Result<String, Failure> {
+        Ok(self.docker(&["inspect", "--format", template, container])?.trim().to_owned())
+    }
+}
+
+/// Runs a command to its end, its output where ours goes.
+pub(super) fn run(command: &mut Command, name: &str, runner: &mut Runner) -> Result<(), Failure> {
+    match runner.run(command) {
+        Ok(End::Exited(status)) if status.success() => Ok(()),
+        Ok(End::Exited(status)) => Err(Failure::Failed(format!("`{name}`: {status}"))),
+        Ok(End::Interrupted) => Err(Failure::Interrupted),
+        Err(error) => Err(Failure::Failed(format!("`{name}` does not start: {error}"))),
+    }
+}
+
+fn output(command: &mut Command, shown: &str) -> Result<String, Failure> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| Failure::Failed(format!("`{shown}` does not start: {error}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let problem = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::Failed(format!("`{shown}`: {}: {}", output.status, problem.trim())))
+}
