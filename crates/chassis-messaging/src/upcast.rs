@@ -48,8 +48,11 @@ pub struct Upcasts<E>(Vec<Upcast<E>>);
 struct Upcast<E> {
     /// The type that it takes, and all that this one is made of.
     kinds: Vec<&'static str>,
-    read: Box<dyn Fn(&str, &[u8]) -> Result<E>>,
+    read: Read<E>,
 }
+
+/// Reads a payload of one of these types.
+type Read<E> = Box<dyn Fn(&str, &[u8]) -> Result<E>>;
 
 impl<E: Event> Upcasts<E> {
     /// There are no older versions, or nobody has them any more.
@@ -75,7 +78,7 @@ impl<E: Event> Upcasts<E> {
         self.add::<Old>(Box::new(move |kind, payload| turn(read::<Old>(kind, payload)?)))
     }
 
-    fn add<Old: Event>(mut self, read: Box<dyn Fn(&str, &[u8]) -> Result<E>>) -> Upcasts<E> {
+    fn add<Old: Event>(mut self, read: Read<E>) -> Upcasts<E> {
         let version = |kind| split_version(kind).1.unwrap_or(0);
         if version(Old::TYPE) < version(E::TYPE) {
             let mut kinds = Old::upcasts().kinds();

@@ -209,10 +209,10 @@ async fn read_replies(mut parcels: Box<dyn Parcels>, open: Arc<Open>) {
     while let Some(Parcel { to, message, .. }) = parcels.next().await {
         let number = to.rsplit('.').next().and_then(|number| number.parse::<u64>().ok());
         let waiting = number.and_then(|number| open.waiting.lock().as_mut()?.remove(&number));
-        match waiting.map(|waiting| waiting.send(message)) {
-            Some(Ok(())) => {}
+        let took = waiting.is_some_and(|waiting| waiting.send(message).is_ok());
+        if !took {
             // Too late, or the second reply.
-            Some(Err(_)) | None => open.late.inc(),
+            open.late.inc();
         }
     }
     // Whoever waits learns at once that nothing comes any more.
