@@ -1,48 +1,48 @@
 //! Upcasters: an old version of an event becomes the new one before anybody sees it.
 //!
-//! What was published stays as it was: in the broker for days, in the outbox, among the
-//! dead letters. A handler that had to know each version would never get rid of them.
-//! So a type says how it comes out of the version before it, and that one how it comes
-//! out of its own; the steps are chained. This stands at the type and not at each
-//! consumer, so that nobody forgets it, and whoever reads a [`Message`] gets it too.
-//!
-//! ```
-//! # use chassis_messaging::event::{Event, Upcasts};
-//! # use chassis_messaging::Message;
-//! # use serde::{Deserialize, Serialize};
-//! #[derive(Serialize, Deserialize)]
-//! struct GreetingSaidV1 { name: String }
-//!
-//! #[derive(Serialize, Deserialize)]
-//! struct GreetingSaid { names: Vec<String> }
-//!
-//! # impl Event for GreetingSaidV1 {
-//! #     const TOPIC: &'static str = "greetings.said";
-//! #     const TYPE: &'static str = "greeting-said.v1";
-//! #     fn key(&self) -> Option<String> { None }
-//! # }
-//! impl Event for GreetingSaid {
-//!     const TOPIC: &'static str = "greetings.said";
-//!     const TYPE: &'static str = "greeting-said.v2";
-//!     fn key(&self) -> Option<String> { None }
-//!
-//!     fn upcasts() -> Upcasts<Self> {
-//!         Upcasts::none().from(|old: GreetingSaidV1| GreetingSaid { names: vec![old.name] })
-//!     }
-//! }
-//!
-//! let old = Message::event("greeter", &GreetingSaidV1 { name: "Ada".into() })?;
-//! assert_eq!(old.to_event::<GreetingSaid>()?.names, ["Ada"]);
-//! # Ok::<(), chassis_core::Error>(())
-//! ```
-//!
-//! [`Message`]: crate::Message
+//! The steps are at the type and not at each consumer, so that nobody forgets one.
 
 use chassis_core::{Error, Result};
 
 use crate::event::{Event, split_version};
 
-/// How older versions of `E` become `E`. See the [module](self).
+/// How older versions of `E` become `E`.
+///
+/// What was published stays as it was: in the broker for days, in the outbox, among the
+/// dead letters. A handler that had to know each version would never get rid of them.
+/// So a type says how it comes out of the version before it, and that one how it comes
+/// out of its own; the steps are chained. This stands at the type and not at each
+/// consumer, so that nobody forgets it, and whoever reads a [`Message`](crate::Message) gets it too.
+///
+/// ```
+/// # use chassis_messaging::event::{Event, Upcasts};
+/// # use chassis_messaging::Message;
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Serialize, Deserialize)]
+/// struct GreetingSaidV1 { name: String }
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct GreetingSaid { names: Vec<String> }
+///
+/// # impl Event for GreetingSaidV1 {
+/// #     const TOPIC: &'static str = "greetings.said";
+/// #     const TYPE: &'static str = "greeting-said.v1";
+/// #     fn key(&self) -> Option<String> { None }
+/// # }
+/// impl Event for GreetingSaid {
+///     const TOPIC: &'static str = "greetings.said";
+///     const TYPE: &'static str = "greeting-said.v2";
+///     fn key(&self) -> Option<String> { None }
+///
+///     fn upcasts() -> Upcasts<Self> {
+///         Upcasts::none().from(|old: GreetingSaidV1| GreetingSaid { names: vec![old.name] })
+///     }
+/// }
+///
+/// let old = Message::event("greeter", &GreetingSaidV1 { name: "Ada".into() })?;
+/// assert_eq!(old.to_event::<GreetingSaid>()?.names, ["Ada"]);
+/// # Ok::<(), chassis_core::Error>(())
+/// ```
 pub struct Upcasts<E>(Vec<Upcast<E>>);
 
 struct Upcast<E> {

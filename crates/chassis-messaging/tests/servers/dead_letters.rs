@@ -5,10 +5,10 @@
 use chassis_messaging::{Broker, BrokerConfig};
 use chassis_test::servers::Nats;
 
+use crate::world;
+
 #[path = "../it/dead_letter_scenarios.rs"]
 mod dead_letter_scenarios;
-#[path = "../it/world.rs"]
-mod world;
 
 macro_rules! on_jetstream {
     ($($name:ident,)*) => { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]

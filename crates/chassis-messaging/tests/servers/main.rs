@@ -6,3 +6,8 @@ mod jetstream;
 mod on_jetstream;
 mod outbox_pg;
 mod saga_pg;
+
+// What they share is more than these need.
+#[allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#[path = "../it/world.rs"]
+mod world;

@@ -5,12 +5,12 @@
 use chassis_messaging::{Broker, BrokerConfig};
 use chassis_test::servers::Nats;
 
+use crate::world;
+
 #[path = "../it/consumer_scenarios.rs"]
 mod consumer_scenarios;
 #[path = "../it/request_scenarios.rs"]
 mod request_scenarios;
-#[path = "../it/world.rs"]
-mod world;
 
 macro_rules! on_jetstream {
     ($scenarios:ident: $($name:ident,)*) => { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
