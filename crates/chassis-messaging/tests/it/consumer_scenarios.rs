@@ -19,9 +19,16 @@ use tokio::sync::Semaphore;
 use super::world::{Greeting, SOON, World, config, note};
 
 /// A second member of the group, which gets what the consumer does not hold.
-async fn another_of_the_group(world: &World, most: usize) -> Box<dyn Deliveries> {
-    let wide =
-        Subscription { max_in_flight: most, ..Subscription::new("greeter", Greeting::TOPIC) };
+async fn another_of_the_group(
+    world: &World,
+    most: usize,
+    ack_wait: Duration,
+) -> Box<dyn Deliveries> {
+    let wide = Subscription {
+        max_in_flight: most,
+        ack_wait,
+        ..Subscription::new("greeter", Greeting::TOPIC)
+    };
     world.broker.subscribe(wide).await.unwrap()
 }
 
@@ -226,7 +233,7 @@ async fn others_get_all_but(world: &World, hands: usize, consumer: Consumer<Gate
         (gate.arrived.load(Ordering::SeqCst) > 0).then_some(())
     })
     .await;
-    let mut other = another_of_the_group(world, 1000).await;
+    let mut other = another_of_the_group(world, 1000, config().ack_wait).await;
     for _ in 0..COUNT - hands {
         let delivery = tokio::time::timeout(SOON, other.next()).await.expect("what nobody holds");
         delivery.unwrap().unwrap().ack().await.unwrap();
@@ -308,6 +315,8 @@ async fn fail(state: Broken, tx: &mut Tx, greeting: Greeting) -> Result<()> {
 
 pub(crate) async fn a_topic_that_fails_is_left_alone_and_goes_on(broker: Broker) {
     const COUNT: usize = 60;
+    // What a server sends to one who has just left comes again after this.
+    const ACK_WAIT: Duration = Duration::from_secs(2);
     let world = World::with_broker(broker).await;
     world.env.health().set_started();
     let pause = PauseConfig {
@@ -318,6 +327,7 @@ pub(crate) async fn a_topic_that_fails_is_left_alone_and_goes_on(broker: Broker)
     };
     let config = ConsumerConfig {
         pause,
+        ack_wait: ACK_WAIT,
         concurrency: 4,
         immediate_retries: 0,
         max_attempts: 1000,
@@ -343,7 +353,7 @@ pub(crate) async fn a_topic_that_fails_is_left_alone_and_goes_on(broker: Broker)
     assert!((10..=16).contains(&tried), "{tried} tries before the pause");
 
     // What it does not hold, another one of the group can have, as a first attempt.
-    let mut other = another_of_the_group(&world, 1000).await;
+    let mut other = another_of_the_group(&world, 1000, ACK_WAIT).await;
     let others = tokio::time::timeout(SOON, other.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(others.attempt, 1);
     others.release().await.unwrap();
