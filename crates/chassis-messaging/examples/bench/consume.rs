@@ -76,9 +76,7 @@ pub(crate) async fn inbox(world: &World) -> Outcome<Vec<Figure>> {
 
 /// Puts messages on the topic, all keys in turn.
 async fn publish(world: &World, messages: usize) -> Outcome<()> {
-    let context = async_nats::jetstream::new(world.nats.clone());
-    // There is none on the first run.
-    let _ = context.delete_stream(STREAM).await;
+    world.forget_messages().await;
     let mut under_way = FuturesUnordered::new();
     for number in 0..messages {
         under_way.push(world.broker.publish(message(number)));

@@ -25,6 +25,7 @@ pub(crate) async fn run(world: &World) -> Outcome<Figure> {
     world.empty().await?;
     let mut by_hand = by_hand(world).await?;
     world.empty().await?;
+    world.forget_messages().await;
     let effects = Effects::default();
     let relay = Running::start(&world.outbox, &world.broker).await?;
     let (trigger, shutdown) = Shutdown::new();

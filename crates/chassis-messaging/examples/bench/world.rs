@@ -101,6 +101,12 @@ impl World {
         Ok(())
     }
 
+    /// Removes what was published so far: a new group begins with the oldest message.
+    pub(crate) async fn forget_messages(&self) {
+        // There may be none.
+        let _ = async_nats::jetstream::new(self.nats.clone()).delete_stream(STREAM).await;
+    }
+
     /// Puts `rows` into the outbox, as appends would, over all keys.
     pub(crate) async fn fill(&self, rows: i64, published: bool) -> Outcome<()> {
         // One row of each key by the proper way shows what the others look like.
