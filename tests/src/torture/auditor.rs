@@ -49,7 +49,7 @@ pub struct Auditor {
     database: String,
     source: Source,
     expected: Vec<Expected>,
-    order: bool,
+    may_be_overtaken: &'static [&'static str],
 }
 
 impl Auditor {
@@ -57,7 +57,12 @@ impl Auditor {
     #[must_use]
     pub fn new(database: impl Into<String>, source: Source) -> Auditor {
         sqlx::any::install_default_drivers();
-        Auditor { database: database.into(), source, expected: EXPECTED.to_vec(), order: true }
+        Auditor {
+            database: database.into(),
+            source,
+            expected: EXPECTED.to_vec(),
+            may_be_overtaken: &[],
+        }
     }
 
     /// The same where other handlers hear the topics.
@@ -67,11 +72,11 @@ impl Auditor {
         self
     }
 
-    /// The same where one process may overtake another: see
-    /// [`Report::without_order_between_processes`].
+    /// The same for handlers to which no order is promised: see
+    /// [`Report::may_be_overtaken`].
     #[must_use]
-    pub fn without_order_between_processes(self) -> Auditor {
-        Auditor { order: false, ..self }
+    pub fn may_be_overtaken(self, handlers: &'static [&'static str]) -> Auditor {
+        Auditor { may_be_overtaken: handlers, ..self }
     }
 
     /// Waits until nothing is left to do, at most `within`, and gives the verdict.
@@ -103,7 +108,7 @@ impl Auditor {
     /// What the database and the broker say.
     pub async fn audit(&self) -> Result<Report, Failure> {
         let report = audit(&self.evidence().await?, &self.expected);
-        Ok(if self.order { report } else { report.without_order_between_processes() })
+        Ok(report.may_be_overtaken(self.may_be_overtaken))
     }
 
     /// All that there is to know.

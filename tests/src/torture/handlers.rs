@@ -11,9 +11,10 @@ use super::events::{Answered, Asked, Changed, Poison};
 use super::purchase::{self, Purchase};
 use super::work::{Work, new_id};
 
-/// Who hears of changes: two groups, each of which must get all of them.
+/// Who hears of changes: two groups, each of which must get all of them. This one takes
+/// them as they come.
 pub const MIRROR: &str = "mirror";
-/// The second group that hears of changes.
+/// The second one takes them in turn: it sends away what comes too early.
 pub const LEDGER: &str = "ledger";
 /// The group that keeps the books.
 pub const DESK: &str = "desk";
@@ -29,7 +30,7 @@ pub struct Group {
     pub work: Work,
 }
 
-/// Writes an effect down.
+/// Writes an effect down, and gives how many this handler has had on the item.
 ///
 /// Dropping the future leaves the transaction as a failed statement does: roll it back.
 ///
@@ -42,7 +43,7 @@ pub async fn note(
     message_id: &str,
     item: &str,
     version: Option<i64>,
-) -> Result<()> {
+) -> Result<i64> {
     const NTH: &str = "INSERT INTO torture_seen (handler, item, effects) VALUES ($1, $2, 1)
         ON CONFLICT (handler, item) DO UPDATE SET effects = torture_seen.effects + 1
         RETURNING effects";
@@ -50,7 +51,9 @@ pub async fn note(
         VALUES ($1, $2, $3, $4, $5)";
     let row = tx.fetch_optional(NTH, params![handler, item]).await?;
     let row = row.ok_or_else(|| Error::internal("the count was not returned"))?;
-    tx.execute(EFFECT, params![handler, message_id, item, version, row.int(0)?]).await.map(drop)
+    let nth = row.int(0)?;
+    tx.execute(EFFECT, params![handler, message_id, item, version, nth]).await?;
+    Ok(nth)
 }
 
 /// Notes a change.
@@ -59,7 +62,20 @@ pub async fn note(
 ///
 /// What the database says.
 pub async fn changed(group: Group, tx: &mut Tx, event: Changed) -> Result<()> {
-    note(tx, group.name, &event.id, &event.item, Some(event.version)).await
+    note(tx, group.name, &event.id, &event.item, Some(event.version)).await.map(drop)
+}
+
+/// Notes a change in its turn: what came before its predecessor comes again.
+///
+/// # Errors
+///
+/// `ABORTED` where it is not its turn, and what the database says.
+pub async fn entered(group: Group, tx: &mut Tx, event: Changed) -> Result<()> {
+    let nth = note(tx, group.name, &event.id, &event.item, Some(event.version)).await?;
+    if nth == event.version {
+        return Ok(());
+    }
+    Err(Error::aborted("NOT_ITS_TURN", format!("{} comes after {nth}", event.version)))
 }
 
 /// Fails, in one way or another, after it has written.

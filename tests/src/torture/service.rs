@@ -13,7 +13,9 @@ use chassis::messaging::{Broker, BrokerConfig, Consumer, ConsumerConfig};
 use chassis::{App, Result};
 use serde::{Deserialize, Serialize};
 
-use super::handlers::{BUYER, DESK, Group, LEDGER, MIRROR, answered, asked, changed, poison};
+use super::handlers::{
+    BUYER, DESK, Group, LEDGER, MIRROR, answered, asked, changed, entered, poison,
+};
 use super::load::{Load, LoadConfig};
 use super::purchase::{self, Purchase};
 use super::schema;
@@ -59,11 +61,12 @@ impl Default for Config {
                 concurrency: 4,
                 ack_wait: Duration::from_secs(3),
                 handler_timeout: Duration::from_secs(10),
-                // A dozen tries in about twenty seconds: longer than a database is away,
-                // shorter than the auditor waits for the poison to be buried.
-                max_attempts: 12,
+                // Forty tries in about fifteen seconds: longer than a database is away or
+                // a message waits for its turn, shorter than the auditor waits for the
+                // poison to be buried.
+                max_attempts: 40,
                 retry_delay: Duration::from_millis(100),
-                max_retry_delay: most,
+                max_retry_delay: Duration::from_millis(500),
                 ..ConsumerConfig::default()
             },
             saga: SagaConfig {
@@ -140,7 +143,7 @@ impl Service {
             .with(work.outbox.relay(broker))
             .with(sagas.runner())
             .with(self.consumer(MIRROR).on(changed).on(poison))
-            .with(self.consumer(LEDGER).on(changed))
+            .with(self.consumer(LEDGER).on(entered))
             .with(self.consumer(DESK).on(asked))
             .with(buyer.on(answered))
     }

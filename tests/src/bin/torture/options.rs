@@ -14,8 +14,9 @@ Usage: cargo xtask torture [--minutes <n>] [--seed <n>] [--copies <n>] [--rate <
   --copies <n>   copies of the service on one PostgreSQL and one JetStream (3)
   --rate <n>     transactions a second, of each copy (20)
   --sqlite       one copy on SQLite and the embedded broker
-  --strict-order an effect out of turn is a violation, also on JetStream, which keeps the
-                 order of a key within one process only; without it they are counted
+  --strict-order on JetStream one process may overtake another, so of the two groups that
+                 hear of changes one lets each wait for its turn, and what the other did
+                 out of turn is counted; this makes it a violation
 
 Exit code: 0 clean, 1 a violation, 64 a wrong command line.";
 
