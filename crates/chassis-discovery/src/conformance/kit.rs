@@ -83,10 +83,24 @@ pub(super) async fn until_within(
             return Ok(());
         }
         if tokio::time::timeout_at(end, updates.changed()).await.is_err() {
-            let known = updates.is_known();
-            return Err(format!("expected {expected:?}, got {current:?} (known: {known})"));
+            return Err(difference(&expected, &current, updates.is_known()));
         }
     }
+}
+
+/// What is wrong with a set, without the hundred that are right.
+fn difference(expected: &[Endpoint], current: &[Endpoint], known: bool) -> String {
+    let only = |these: &[Endpoint], those: &[Endpoint]| -> Vec<Endpoint> {
+        let only = these.iter().filter(|endpoint| !those.contains(endpoint));
+        only.take(3).cloned().collect()
+    };
+    format!(
+        "expected {} endpoints, got {} (known: {known}); missing {:?}, too many {:?}",
+        expected.len(),
+        current.len(),
+        only(expected, current),
+        only(current, expected)
+    )
 }
 
 /// Every one of these stays in the set for this long.

@@ -6,6 +6,8 @@
 
 mod answer;
 mod place;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
