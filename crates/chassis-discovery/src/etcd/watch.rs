@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::api::{EtcdApi, Header, KeyValue, encode, number, range_end};
 use super::entries::Entries;
 use crate::Target;
-use crate::http::broken;
+use crate::http::answer::broken;
 use crate::source::{Sink, Source, check_name};
 
 impl Source for EtcdApi {

@@ -4,7 +4,7 @@
 //! per request costs nothing that matters, and there is no pool that could hand
 //! out a dead one. Every wait has an end and every answer a greatest size.
 
-mod answer;
+pub(crate) mod answer;
 mod place;
 #[cfg(test)]
 mod tests;
@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-pub(crate) use self::answer::{Answer, broken};
+pub(crate) use self::answer::Answer;
 use self::place::Place;
 use self::tls::Tls;
 use crate::TlsConfig;

@@ -9,7 +9,7 @@ use super::api::KubernetesApi;
 use super::event::{Event, List, Slice, Status};
 use super::slices::Slices;
 use crate::Target;
-use crate::http::broken;
+use crate::http::answer::broken;
 use crate::source::{Sink, Source, check_name};
 
 /// How many slices one answer to a list may hold.
