@@ -1,10 +1,10 @@
-//! What a breaker and a rate limit cost a call, beside others: one JSON line for each figure.
+//! What a breaker and a rate limit cost a call, beside others: a line for each figure.
 //!
-//! `cargo run --release -p chassis-resilience --features bench --example bench`
+//! `cargo xtask bench resilience --json [beginning of a name]...`
 //!
 //! All breakers guard the same future that is ready at once, each in its own `async` form, shared
 //! by 1, 8 or 64 tasks. The figure is the time of the run by its calls. Runs of the candidates
-//! alternate, and the least of five counts: other work on the machine only ever adds.
+//! alternate, and the least of 25 counts: other work on the machine only ever adds.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,12 +19,42 @@ use recloser::{AsyncRecloser, Recloser};
 use tokio::time::Instant;
 use tower::{Layer, Service, service_fn};
 
-const CALLS: u32 = 400_000;
-const RUNS: usize = 5;
+const OPENING: &str = "breaker_opens_after_100k_successes";
+const CALLS: u32 = 100_000;
+const RUNS: usize = 25;
 const KEYS: u64 = 1_000_000;
 const MAX_KEYS: usize = 100_000;
 
+/// What the command line asks for.
+struct Wanted {
+    json: bool,
+    /// Beginnings of the names of figures; all where it is empty.
+    names: Vec<String>,
+}
+
+impl Wanted {
+    fn measures(&self, bench: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|name| bench.starts_with(name.as_str()))
+    }
+
+    fn line(&self, bench: &str, value: f64, unit: &str, anchor: &str, anchor_value: f64) {
+        let ratio = value / anchor_value;
+        if self.json {
+            println!(
+                "{{\"bench\":\"{bench}\",\"value\":{value:.1},\"unit\":\"{unit}\",\
+                 \"anchor\":\"{anchor}\",\"anchor_value\":{anchor_value:.1},\
+                 \"ratio\":{ratio:.4}}}"
+            );
+        } else {
+            println!("{bench}: {value:.1} {unit}, {anchor} {anchor_value:.1}, ratio {ratio:.2}");
+        }
+    }
+}
+
 fn main() {
+    let (options, names): (Vec<_>, Vec<_>) =
+        std::env::args().skip(1).partition(|arg| arg.starts_with('-'));
+    let wanted = Wanted { json: options.iter().any(|option| option == "--json"), names };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_time()
@@ -32,22 +62,18 @@ fn main() {
         .expect("a runtime");
     runtime.block_on(async {
         for tasks in [1, 8, 64] {
-            breakers(tasks).await;
+            breakers(&wanted, tasks).await;
         }
-        opening().await;
+        opening(&wanted).await;
     });
-    keys();
+    keys(&wanted);
 }
 
-fn line(bench: &str, value: f64, unit: &str, anchor: &str, anchor_value: f64) {
-    println!(
-        "{{\"bench\":\"{bench}\",\"value\":{value:.1},\"unit\":\"{unit}\",\"anchor\":\"{anchor}\",\
-         \"anchor_value\":{anchor_value:.1},\"ratio\":{:.2}}}",
-        value / anchor_value
-    );
-}
-
-async fn breakers(tasks: u32) {
+async fn breakers(wanted: &Wanted, tasks: u32) {
+    let name = format!("breaker_call_{tasks}");
+    if !wanted.measures(&name) {
+        return;
+    }
     let (mut bare, mut ours, mut failsafe) = (f64::MAX, f64::MAX, f64::MAX);
     let (mut recloser, mut resilience) = (f64::MAX, f64::MAX);
     for _ in 0..RUNS {
@@ -63,11 +89,10 @@ async fn breakers(tasks: u32) {
             tower_resilience_circuitbreaker::CircuitBreakerLayer::builder().build().unwrap();
         resilience = resilience.min(spread(tasks, layer.layer(callee())).await);
     }
-    let name = format!("breaker_call_{tasks}");
-    line(&name, ours, "ns", "failsafe", failsafe);
-    line(&name, ours, "ns", "recloser", recloser);
-    line(&name, ours, "ns", "tower-resilience", resilience);
-    line(&name, ours, "ns", "no breaker", bare);
+    wanted.line(&name, ours, "ns", "failsafe", failsafe);
+    wanted.line(&name, ours, "ns", "recloser", recloser);
+    wanted.line(&name, ours, "ns", "tower-resilience", resilience);
+    wanted.line(&name, ours, "ns", "no breaker", bare);
 }
 
 fn callee() -> impl Service<u32, Response = u32, Error = BoxError, Future: Send> + Clone + Send {
@@ -125,7 +150,10 @@ where
 }
 
 /// How many failures it takes to open after 100 000 successes, each breaker with its defaults.
-async fn opening() {
+async fn opening(wanted: &Wanted) {
+    if !wanted.measures(OPENING) {
+        return;
+    }
     let breaker = CircuitBreaker::new("bench", BreakerSettings::default());
     let ours = failures_until_open(
         CircuitBreakerLayer::new(breaker, Classified::errors()).layer(service_fn(fails_if_odd)),
@@ -136,7 +164,7 @@ async fn opening() {
         matches!(error, tower_resilience_circuitbreaker::CircuitBreakerError::OpenCircuit)
     });
     let (ours, theirs) = (ours.await, theirs.await);
-    line("breaker_opens_after_100k_successes", ours, "failures", "tower-resilience", theirs);
+    wanted.line(OPENING, ours, "failures", "tower-resilience", theirs);
 }
 
 async fn fails_if_odd(request: u32) -> Result<u32, BoxError> {
@@ -162,7 +190,10 @@ where
 }
 
 /// A million keys, each once and then each again.
-fn keys() {
+fn keys(wanted: &Wanted) {
+    if !wanted.measures("rate_limit_1m_keys") {
+        return;
+    }
     let before = resident_kib();
     let limits = KeyedRateLimit::new(RateLimit::per_minute(60), MAX_KEYS);
     let began = Instant::now();
@@ -184,8 +215,14 @@ fn keys() {
     }
     let plain = began.elapsed().as_nanos() as f64 / (2 * KEYS) as f64;
     let plain_kib = resident_kib() - before;
-    line("rate_limit_1m_keys", ours, "ns", "unbounded HashMap", plain);
-    line("rate_limit_1m_keys_memory", ours_kib, "KiB", "unbounded HashMap", plain_kib.max(1.0));
+    wanted.line("rate_limit_1m_keys", ours, "ns", "unbounded HashMap", plain);
+    wanted.line(
+        "rate_limit_1m_keys_memory",
+        ours_kib,
+        "KiB",
+        "unbounded HashMap",
+        plain_kib.max(1.0),
+    );
 }
 
 fn resident_kib() -> f64 {

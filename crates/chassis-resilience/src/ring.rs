@@ -61,6 +61,11 @@ impl<T: Default> Ring<T> {
     /// The slot that `now` belongs to.
     pub(crate) fn current(&mut self, now: Instant) -> &mut T {
         self.advance(now);
+        self.newest()
+    }
+
+    /// The newest slot. Call [`Ring::advance`] before.
+    pub(crate) fn newest(&mut self) -> &mut T {
         &mut self.slots[self.head]
     }
 

@@ -5,6 +5,7 @@
 //! than about the code. A figure that misses its aim is printed as it is and is no failure.
 
 mod messaging;
+mod resilience;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -21,7 +22,10 @@ struct Set {
     command: fn(&Options, Option<&Servers>) -> Command,
 }
 
-const SETS: &[Set] = &[Set { name: "messaging", needs_servers: true, command: messaging::command }];
+const SETS: &[Set] = &[
+    Set { name: "messaging", needs_servers: true, command: messaging::command },
+    Set { name: "resilience", needs_servers: false, command: resilience::command },
+];
 
 /// What the command line of `bench` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,8 +127,8 @@ mod tests {
     #[test]
     fn wrong_options_say_what_is_wrong() {
         let cases: [(&[&str], &str); 3] = [
-            (&[], "needs one of: messaging"),
-            (&["weather"], "`weather`; there are: messaging"),
+            (&[], "needs one of: messaging, resilience"),
+            (&["weather"], "`weather`; there are: messaging, resilience"),
             (&["messaging", "--fast"], "unknown option `--fast`"),
         ];
         for (args, expected) in cases {

@@ -137,6 +137,11 @@ impl Gate {
         }
     }
 
+    /// It counts the transitions.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The ticket of every call, where calls are let through whatever they are.
     pub(super) fn open_door(&self) -> Option<Ticket> {
         match self.state() {
@@ -277,14 +282,16 @@ impl Gate {
         }
         let tally = self.window.record(now, verdict.failed, verdict.slow);
         let tripped = tally.trips(&self.settings);
-        if verdict.hard || tripped {
-            self.machine.failed(tripped);
-            self.row = true;
-        } else if verdict.succeeded && self.row {
+        if !(verdict.hard || tripped) {
             // Without a failure before it, a success tells the machine nothing.
-            self.machine.succeeded();
-            self.row = false;
+            if verdict.succeeded && self.row {
+                self.machine.succeeded();
+                self.row = false;
+            }
+            return;
         }
+        self.machine.failed(tripped);
+        self.row = true;
         if self.machine.phase() == Phase::Open {
             // A circuit that stayed closed for a whole window has recovered.
             let stable = self

@@ -36,7 +36,7 @@ struct Inner {
     gate: Mutex<Gate>,
     // The ticket that needs no question to the gate, as long as it is closed. A call that takes
     // it while the gate changes has an old one, whose outcome counts as late.
-    open_door: AtomicU64,
+    open_door: Apart<AtomicU64>,
     transitions: AtomicU64,
     on_transition: Hooks<Transition>,
     on_rejection: Hooks<CircuitOpen>,
@@ -45,6 +45,10 @@ struct Inner {
     // Made when somebody listens: there is a breaker for each endpoint, and few are watched.
     events: OnceLock<broadcast::Sender<BreakerEvent>>,
 }
+
+/// Away from its neighbours, so that who only reads it does not wait for who changes those.
+#[repr(align(128))]
+struct Apart<T>(T);
 
 impl CircuitBreaker {
     /// A closed breaker. The name appears in transitions and logs.
@@ -56,7 +60,7 @@ impl CircuitBreaker {
         CircuitBreaker {
             inner: Arc::new(Inner {
                 name: name.into(),
-                open_door: AtomicU64::new(Ticket::to_bits(gate.open_door())),
+                open_door: Apart(AtomicU64::new(Ticket::to_bits(gate.open_door()))),
                 gate: Mutex::new(gate),
                 transitions: AtomicU64::new(0),
                 on_transition: RwLock::new(Arc::default()),
@@ -104,7 +108,7 @@ impl CircuitBreaker {
     }
 
     fn open_door(&self) -> Option<Ticket> {
-        Ticket::from_bits(self.inner.open_door.load(Ordering::Acquire))
+        Ticket::from_bits(self.inner.open_door.0.load(Ordering::Acquire))
     }
 
     fn rejected(&self, open: CircuitOpen) -> CircuitOpen {
@@ -197,12 +201,13 @@ impl CircuitBreaker {
     fn change<R>(&self, change: impl FnOnce(&mut Gate) -> R) -> R {
         let (from, result, to) = {
             let mut gate = self.inner.gate.lock();
-            let from = gate.state();
+            let (from, generation) = (gate.state(), gate.generation());
             let result = change(&mut gate);
-            let door = Ticket::to_bits(gate.open_door());
-            if door != self.inner.open_door.load(Ordering::Relaxed) {
-                self.inner.open_door.store(door, Ordering::Release);
+            // Each transition is a new generation, and most calls make none.
+            if gate.generation() == generation {
+                return result;
             }
+            self.inner.open_door.0.store(Ticket::to_bits(gate.open_door()), Ordering::Release);
             (from, result, gate.state())
         };
         if from != to {

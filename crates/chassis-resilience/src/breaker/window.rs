@@ -53,7 +53,7 @@ impl Window {
         let call = Tally { calls: 1, failures: u64::from(failed), slow: u64::from(slow) };
         self.advance(now);
         match &mut self.span {
-            Span::Time(ring) => ring.current(now).add(call),
+            Span::Time(ring) => ring.newest().add(call),
             Span::Calls(last) => {
                 if let Some(gone) = last.push(call) {
                     self.sum.remove(&gone);
@@ -117,7 +117,9 @@ impl Tally {
 impl Tally {
     /// Whether the rates open the circuit.
     pub(super) fn trips(&self, settings: &BreakerSettings) -> bool {
-        self.calls >= u64::from(settings.min_calls)
+        // The usual answer first, without a division.
+        (self.failures > 0 || self.slow > 0)
+            && self.calls >= u64::from(settings.min_calls)
             && (share(self.failures, self.calls) >= settings.failure_rate
                 || (settings.slow_call.is_some()
                     && share(self.slow, self.calls) >= settings.slow_rate))

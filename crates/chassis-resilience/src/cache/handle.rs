@@ -157,7 +157,7 @@ where
 
     /// What can be given at once, and the flight to wait for or to begin. With a fresh value
     /// there is no flight.
-    fn look_up(&self, key: &K) -> (Option<Cached<V>>, Result<Boarded<K, V>, FetchFailed>) {
+    fn look_up(&self, key: &K) -> (Option<Cached<V>>, Boarding<K, V>) {
         let now = Instant::now().into_std();
         let mut held = self.inner.state.lock();
         let mut found = None;
@@ -236,7 +236,7 @@ where
     }
 
     /// The fetch of `key` that is under way, or a new one that is still to take off.
-    fn board(&self, held: &mut Held<K, V>, key: &K) -> Result<Boarded<K, V>, FetchFailed> {
+    fn board(&self, held: &mut Held<K, V>, key: &K) -> Boarding<K, V> {
         if let Some((_, waiting)) = held.flights.get(key) {
             return Ok((waiting.clone(), None));
         }
@@ -254,7 +254,7 @@ where
 }
 
 /// Where a fetch is waited for, and the fetch if it is still to begin.
-type Boarded<K, V> = (Waiting<V>, Option<Flight<K, V>>);
+type Boarding<K, V> = Result<(Waiting<V>, Option<Flight<K, V>>), FetchFailed>;
 
 /// A fetch that is under way. However it ends, its place is freed.
 struct Flight<K: Eq + Hash, V> {

@@ -298,8 +298,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    // Some 400 000 calls.
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    // Some 200 000 calls.
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn holds_its_promises_whatever_happens(

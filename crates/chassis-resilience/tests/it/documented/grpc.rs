@@ -1,6 +1,8 @@
 //! gRFC A6, client retries and hedging:
 //! <https://github.com/grpc/proposal/blob/master/A6-client-retries.md>.
 
+use std::time::Duration;
+
 use chassis_resilience::{
     Backoff, Decision, Hedge, HedgeLayer, HedgeSettings, RetryBudget, RetryLayer, RetrySettings,
 };
@@ -32,7 +34,7 @@ async fn max_attempts_includes_the_original_call() {
 fn the_backoff_is_random_between_zero_and_the_grown_ceiling() {
     let backoff = Backoff { base: 100 * MS, cap: SECOND, factor: 2.0 };
     for (attempt, ceiling) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1_000), (50, 1_000)] {
-        assert_eq!(backoff.delay(attempt, 0.0), 0 * MS);
+        assert_eq!(backoff.delay(attempt, 0.0), Duration::ZERO);
         assert_eq!(backoff.delay(attempt, 1.0), ceiling * MS);
     }
 }
