@@ -96,7 +96,7 @@ impl ClientConfig {
             max_replay: 1024 * 1024,
             max_concurrent: numbers.bulkhead.max_concurrent,
             max_wait: numbers.bulkhead.max_wait,
-            hedge: HedgeConfig::default(),
+            hedge: HedgeConfig::from(numbers.hedge),
             balance: BalanceConfig::default(),
             breaker: BreakerConfig::from(numbers.breaker),
         }

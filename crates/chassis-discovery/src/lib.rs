@@ -27,6 +27,7 @@
 //! say for sure.
 
 mod balance;
+mod chaos;
 mod client_config;
 mod config;
 #[cfg(feature = "conformance")]
@@ -63,6 +64,7 @@ mod target;
 pub use balance::{
     Affinity, AllOpen, Balance, BalanceSettings, NoEndpoints, ResponseFuture, provably_not_sent,
 };
+pub use chaos::ChaosConfig;
 pub use client_config::{BalanceConfig, BreakerConfig, ClientConfig, HedgeConfig};
 pub use config::{
     AdvertiseConfig, ConsulConfig, DiscoveryConfig, DnsConfig, EtcdConfig, KubernetesConfig, Mode,

@@ -9,6 +9,7 @@ mod lifecycle;
 mod process;
 mod propagation;
 mod resilience;
+mod resilience_upstreams;
 mod service;
 mod tidy;
 mod wire;

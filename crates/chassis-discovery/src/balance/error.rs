@@ -2,9 +2,9 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::time::Duration;
 
 use chassis_core::Error;
+use chassis_resilience::CircuitOpen;
 
 use crate::Target;
 
@@ -37,22 +37,27 @@ pub struct AllOpen {
     /// Who was looked for.
     pub target: Target,
     /// When the first circuit lets a trial call through.
-    pub retry_in: Duration,
+    pub circuit: CircuitOpen,
 }
 
 impl fmt::Display for AllOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (target, retry_in) = (&self.target, self.retry_in);
+        let (target, retry_in) = (&self.target, self.circuit.retry_in);
         write!(f, "every circuit to {target} is open, next trial in {retry_in:?}")
     }
 }
 
-impl StdError for AllOpen {}
+impl StdError for AllOpen {
+    // So that it is known as a refusal of our own, which is not to be retried.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.circuit)
+    }
+}
 
 impl From<AllOpen> for Error {
     fn from(error: AllOpen) -> Error {
         Error::unavailable("CIRCUIT_OPEN", "a service that is needed keeps failing")
-            .with_retry_after(error.retry_in)
+            .with_retry_after(error.circuit.retry_in)
             .with_source(error)
             .not_sent()
     }
@@ -76,12 +81,17 @@ pub fn provably_not_sent(error: &(dyn StdError + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn what_never_left_says_so_through_every_wrapping() {
         let target = Target::new("greeter", "grpc");
-        let open = AllOpen { target: target.clone(), retry_in: Duration::from_secs(3) };
+        let open = AllOpen {
+            target: target.clone(),
+            circuit: CircuitOpen { retry_in: Duration::from_secs(3) },
+        };
         let error = Error::from(open);
         assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
         assert!(provably_not_sent(&error));

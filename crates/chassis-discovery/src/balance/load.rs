@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How fast the past fades: after this long, its weight is 1/e.
+/// How fast the past gives way to answers: after this long, its weight is 1/e. Between Kratos
+/// (600 ms) and Finagle (10 s): one hiccup must not send calls elsewhere for many seconds.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How fast it fades without answers (Finagle). Slower, because silence proves nothing.
 const DECAY: Duration = Duration::from_secs(10);
 /// What a new endpoint is thought to take, until it has answered once.
 const FIRST_GUESS: Duration = Duration::from_millis(30);
@@ -103,23 +106,24 @@ impl Load {
 
     /// The expected latency in seconds. Reading changes nothing.
     pub(crate) fn cost(&self, now: Instant) -> f64 {
-        (self.seconds * self.fade(now)).max(LEAST.as_secs_f64())
+        (self.seconds * self.remains(DECAY, now)).max(LEAST.as_secs_f64())
     }
 
     fn observe(&mut self, latency: Duration, now: Instant) {
-        let sample = latency.as_secs_f64();
-        let fade = self.fade(now);
-        self.seconds = if sample > self.seconds * fade {
+        let (known, sample) = (self.seconds * self.remains(DECAY, now), latency.as_secs_f64());
+        self.seconds = if sample > known {
             sample
         } else {
-            self.seconds * fade + sample * (1.0 - fade)
+            let weight = self.remains(SETTLE, now);
+            known * weight + sample * (1.0 - weight)
         };
         self.updated = self.updated.max(now);
     }
 
-    fn fade(&self, now: Instant) -> f64 {
+    /// The share of what was known that is left by now.
+    fn remains(&self, over: Duration, now: Instant) -> f64 {
         let age = now.saturating_duration_since(self.updated);
-        (-age.as_secs_f64() / DECAY.as_secs_f64()).exp()
+        (-age.as_secs_f64() / over.as_secs_f64()).exp()
     }
 }
 
@@ -142,6 +146,17 @@ mod tests {
         let later = start + DECAY;
         assert!((load.cost(later) - 0.4 / std::f64::consts::E).abs() < 1e-3);
         assert_eq!(load.cost(start + 1000 * DECAY), LEAST.as_secs_f64());
+    }
+
+    #[test]
+    fn a_hiccup_is_forgotten_after_a_second_or_two_of_answers() {
+        let start = Instant::now();
+        let mut load = Load::new(start);
+        load.success(400 * MS, start);
+        for n in 1..=300 {
+            load.success(10 * MS, start + n * 10 * MS);
+        }
+        assert!(load.cost(start + 3_000 * MS) < 0.03, "{}", load.cost(start + 3_000 * MS));
     }
 
     #[test]

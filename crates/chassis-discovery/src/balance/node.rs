@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use chassis_resilience::Class;
+use chassis_resilience::{Class, Settle, Verdict};
 use chassis_resilience::breaker::{BreakerSettings, CircuitBreaker, Permit, State};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -179,28 +179,23 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// It was answered.
-    pub(crate) fn end(mut self, class: Class, now: Instant) {
+    /// It was answered. `retry_after`: for how long the endpoint asks to be left alone.
+    pub(crate) fn end(mut self, class: Class, retry_after: Option<Duration>, now: Instant) {
         self.ended = true;
         let latency = now.saturating_duration_since(self.begun);
-        let permit = self.permit.take();
-        match class {
-            Class::Success => {
-                let mut load = self.node.load.lock();
-                if self.trial {
-                    load.proved(latency, now);
-                } else {
-                    load.success(latency, now);
-                }
-                drop(load);
-                permit.map(|permit| permit.success(latency))
+        let trial = self.trial;
+        {
+            let mut load = self.node.load.lock();
+            match class {
+                Class::Success if trial => load.proved(latency, now),
+                Class::Success => load.success(latency, now),
+                Class::Failure | Class::Overloaded => load.failure(latency, now),
+                Class::Refused | Class::Ignore => {}
             }
-            Class::Failure => {
-                self.node.load.lock().failure(latency, now);
-                permit.map(|permit| permit.failure(latency))
-            }
-            Class::Ignore => permit.map(Permit::ignore),
-        };
+        }
+        if let Some(permit) = self.permit.take() {
+            permit.settle(Verdict { class, latency, retry_after });
+        }
     }
 
     /// Nobody waits for it any more. `hung`: after so long that it is the endpoint's fault.

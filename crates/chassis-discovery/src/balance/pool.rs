@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis_resilience::CircuitOpen;
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
@@ -164,7 +165,10 @@ impl<S: Clone> Pool<S> {
 
     fn all_open(&self, retry_in: Duration) -> Refused {
         self.together.shown.all_open();
-        Refused::AllOpen(AllOpen { target: self.target.clone(), retry_in })
+        Refused::AllOpen(AllOpen {
+            target: self.target.clone(),
+            circuit: CircuitOpen { retry_in },
+        })
     }
 
     /// The endpoint that a key belongs to, or the next one that can take it.

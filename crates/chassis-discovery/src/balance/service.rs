@@ -175,7 +175,13 @@ where
                 }
                 StateProjection::Calling { answer, report } => {
                     let result = ready!(answer.poll(cx));
-                    report.end(this.balance.classify.classify(result.as_ref()));
+                    let classify = &this.balance.classify;
+                    let class = classify.classify(result.as_ref());
+                    let retry_after = match class {
+                        Class::Success => None,
+                        _ => classify.retry_after(result.as_ref()),
+                    };
+                    report.end(class, retry_after);
                     return Poll::Ready(result.map_err(Into::into));
                 }
                 StateProjection::Refused { error } => {
@@ -196,9 +202,9 @@ struct Report {
 }
 
 impl Report {
-    fn end(&mut self, class: Class) {
+    fn end(&mut self, class: Class, retry_after: Option<Duration>) {
         if let Some(call) = self.call.take() {
-            call.end(class, Instant::now());
+            call.end(class, retry_after, Instant::now());
         }
     }
 }

@@ -26,12 +26,15 @@ pub struct HedgeConfig {
 
 impl Default for HedgeConfig {
     fn default() -> HedgeConfig {
-        let settings = HedgeSettings::default();
-        HedgeConfig {
-            enabled: false,
-            quantile: settings.quantile,
-            min_delay: settings.min_delay,
-        }
+        HedgeConfig::from(None)
+    }
+}
+
+impl From<Option<HedgeSettings>> for HedgeConfig {
+    fn from(settings: Option<HedgeSettings>) -> HedgeConfig {
+        let enabled = settings.is_some();
+        let HedgeSettings { quantile, min_delay, .. } = settings.unwrap_or_default();
+        HedgeConfig { enabled, quantile, min_delay }
     }
 }
 

@@ -154,12 +154,12 @@ async fn a_cured_endpoint_is_let_in_again() {
     }
     let error = balance.clone().oneshot(()).await.unwrap_err();
     let open = error.downcast_ref::<AllOpen>().unwrap();
-    assert!(open.retry_in > SECOND && open.retry_in <= 600 * SECOND, "{open:?}");
+    assert!(open.circuit.retry_in > SECOND && open.circuit.retry_in <= 600 * SECOND, "{open:?}");
     assert!(provably_not_sent(&*error));
     assert_eq!(world.calls(1), 5, "the sixth was not sent");
 
     world.set(1, Behaviour::Answer(Duration::ZERO));
-    tokio::time::advance(open.retry_in + SECOND).await;
+    tokio::time::advance(open.circuit.retry_in + SECOND).await;
     for _ in 0..10 {
         assert_eq!(balance.clone().oneshot(()).await.unwrap(), Ok(1));
     }
@@ -284,4 +284,25 @@ async fn the_last_good_set_is_used_when_the_source_is_gone() {
     for _ in 0..3 {
         assert_eq!(balance.clone().oneshot(()).await.unwrap(), Ok(3));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_down_for_a_minute_fails_no_call() {
+    let world = World::default();
+    for port in 1..=3 {
+        world.set(port, Behaviour::Answer(Duration::from_millis(5)));
+    }
+    let (feed, updates) = Updates::channel();
+    feed.publish(endpoints(1..=3));
+    let balance = balance(updates, &world);
+    let begun = tokio::time::Instant::now();
+    let mut calls = 0;
+    // The source says nothing for a minute, and then that it is gone for good.
+    while begun.elapsed() < 60 * SECOND {
+        balance.clone().oneshot(()).await.unwrap().unwrap();
+        calls += 1;
+    }
+    drop(feed);
+    balance.oneshot(()).await.unwrap().unwrap();
+    assert!(calls > 10_000, "{calls}");
 }

@@ -26,6 +26,7 @@ pub(super) struct Shared {
     pub(super) timeout: Duration,
     pub(super) methods: Arc<Methods>,
     pub(super) max_replay: usize,
+    pub(super) target: Arc<str>,
 }
 
 /// Makes one call. Dropping the future cancels it.
@@ -48,7 +49,8 @@ pub(super) async fn call(
     let mut record = Record::begin(ctx.clone(), span, methods, name, Side::Client);
 
     let deadline = ctx.deadline();
-    match send(column, request.map(|body| Replay::read(body, shared.max_replay)), deadline).await {
+    let replay = |body| Replay::read(body, shared.max_replay).with_target(&shared.target);
+    match send(column, request.map(replay), deadline).await {
         Ok(response) => Ok(match Outcome::of_head(&response) {
             Some(outcome) => {
                 record.end(&outcome);

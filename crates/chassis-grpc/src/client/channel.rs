@@ -7,6 +7,7 @@
 //!   ── Timeout            one attempt
 //!   ── Bulkhead           places in this process
 //!   ── Balance            one endpoint; its circuit breaker and its load
+//!   ── Chaos              faults on purpose; one read unless somebody has set a rule
 //!   ── Transport          the wire: time left, attempts before, the first frame
 //! ```
 
@@ -16,19 +17,18 @@ use std::task::{Context as TaskContext, Poll};
 use chassis_core::{BoxFuture, Metrics, Result};
 use chassis_discovery::{Affinity, Balance, ClientConfig, Discovery, Target};
 use chassis_resilience::bulkhead::BulkheadService;
+use chassis_resilience::chaos::{Chaos, ChaosLayer, ChaosService};
 use chassis_resilience::hedge::{Hedge, HedgeLayer, HedgeService};
 use chassis_resilience::retry::{Retry, RetryLayer};
 use chassis_resilience::timeout::{Timeout, TimeoutLayer};
-use chassis_resilience::Class;
 use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
 use tower::util::Either;
-use tower::{Service, ServiceBuilder};
+use tower::{Layer, Service, ServiceBuilder};
 
-use super::answer::Answer;
 use super::call::{self, Shared};
-use super::classify::classify;
+use super::classify::ByStatus;
 use super::replay::Replay;
 use super::retry::Policy;
 use super::transport::{Transport, Wire};
@@ -39,9 +39,11 @@ use crate::call::method::{Family, Methods};
 pub(super) type Column = Retry<Policy, Either<HedgeService<Policy, Attempt>, Attempt>>;
 
 /// One attempt.
-type Attempt = Timeout<BulkheadService<Balance<Transport, Judge, Request<Replay>>>>;
+type Attempt = Timeout<BulkheadService<Balance<One, ByStatus, Request<Replay>>>>;
 
-type Judge = fn(Result<&Response<Answer>, &tonic::transport::Error>) -> Class;
+/// One endpoint, and what is done to it on purpose.
+type One = ChaosService<Transport, Named, fn(&Request<Replay>) -> Option<Request<Replay>>>;
+type Named = fn(&Request<Replay>) -> String;
 
 /// A channel to a service by its name, for generated tonic clients. Cheap to
 /// clone; clones share connections, circuits and budgets, so make one for each
@@ -75,6 +77,7 @@ pub struct ChannelBuilder {
     config: ClientConfig,
     metrics: Metrics,
     idempotent: bool,
+    chaos: Chaos,
 }
 
 impl Channel {
@@ -86,6 +89,7 @@ impl Channel {
             config: ClientConfig::default(),
             metrics: Metrics::default(),
             idempotent: false,
+            chaos: Chaos::disabled(),
         }
     }
 }
@@ -102,6 +106,14 @@ impl ChannelBuilder {
     #[must_use]
     pub fn metrics(mut self, metrics: &Metrics) -> ChannelBuilder {
         self.metrics = metrics.clone();
+        self
+    }
+
+    /// Lets faults be injected into the calls, as the process's configuration allows
+    /// ([`ChaosConfig`](chassis_discovery::ChaosConfig)). The target is `<service>/grpc`.
+    #[must_use]
+    pub fn chaos(mut self, chaos: &Chaos) -> ChannelBuilder {
+        self.chaos = chaos.clone();
         self
     }
 
@@ -123,6 +135,7 @@ impl ChannelBuilder {
         let shared = Shared {
             timeout: self.config.timeout,
             max_replay: self.config.max_replay,
+            target: self.target.to_string().into(),
             methods: Arc::new(Methods::new(
                 &self.metrics,
                 Family {
@@ -163,13 +176,16 @@ impl ChannelBuilder {
             .service(self.balance())
     }
 
-    fn balance(&self) -> Balance<Transport, Judge, Request<Replay>> {
+    fn balance(&self) -> Balance<One, ByStatus, Request<Replay>> {
+        let named: Named = |request| request.body().target().to_owned();
+        let chaos = ChaosLayer::new(self.chaos.clone(), named, Policy::copy as fn(&_) -> _);
         let wire = Wire::new(&self.config, &self.target, &self.metrics);
         let balance = Balance::new(
             self.target.clone(),
             self.discovery.resolver().watch(&self.target),
-            move |endpoint| wire.to(endpoint.address),
-            classify as Judge,
+            // Next to the wire, where all that should notice stands above.
+            move |endpoint| chaos.layer(wire.to(endpoint.address)),
+            ByStatus,
             |request: &Request<Replay>| request.extensions().get::<Affinity>().copied(),
             self.config.balance_settings(),
         );

@@ -1,22 +1,44 @@
 //! What an answer says about the endpoint that gave it.
 //!
-//! "Not found" is a healthy answer; "unavailable" is not. A server that sheds
-//! load (`RESOURCE_EXHAUSTED`) or a caller that left says nothing about health.
+//! "Not found" is a healthy answer; "unavailable" is not. A server that sheds load
+//! (`RESOURCE_EXHAUSTED`) works and is asked too much; a caller that left says nothing.
 
-use chassis_core::Code;
-use chassis_resilience::Class;
+use std::time::Duration;
+
+use chassis_core::{BoxError, Code};
+use chassis_resilience::{Class, Classify};
 use http::Response;
 
+use super::error::is_refused;
+use super::retry::{Pushback, pushback};
 use crate::call::outcome::Outcome;
 
 /// Judges an answer by its head, which holds the trailers if they came with it. A failure that
 /// shows later, as of a stream that breaks, is not seen: the endpoint did answer.
-pub(super) fn classify<B>(result: Result<&Response<B>, &tonic::transport::Error>) -> Class {
-    let Ok(response) = result else {
-        return Class::Failure;
-    };
-    match Outcome::of_head(response).and_then(|outcome| outcome.code()) {
-        Some(Code::ResourceExhausted | Code::Cancelled) => Class::Ignore,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ByStatus;
+
+impl<B> Classify<Response<B>, BoxError> for ByStatus {
+    fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Class {
+        match result {
+            Ok(response) => by_code(Outcome::of_head(response).and_then(|outcome| outcome.code())),
+            Err(error) if is_refused(&**error) => Class::Refused,
+            Err(_) => Class::Failure,
+        }
+    }
+
+    fn retry_after(&self, result: Result<&Response<B>, &BoxError>) -> Option<Duration> {
+        match pushback(result.ok()?.headers()) {
+            Pushback::After(pause) => Some(pause),
+            Pushback::None | Pushback::Never => None,
+        }
+    }
+}
+
+fn by_code(code: Option<Code>) -> Class {
+    match code {
+        Some(Code::ResourceExhausted) => Class::Overloaded,
+        Some(Code::Cancelled) => Class::Ignore,
         Some(Code::Unimplemented) => Class::Success,
         Some(code) if code.is_server_fault() => Class::Failure,
         _ => Class::Success,
@@ -34,7 +56,7 @@ mod tests {
             (tonic::Code::NotFound, Class::Success),
             (tonic::Code::InvalidArgument, Class::Success),
             (tonic::Code::Unimplemented, Class::Success),
-            (tonic::Code::ResourceExhausted, Class::Ignore),
+            (tonic::Code::ResourceExhausted, Class::Overloaded),
             (tonic::Code::Cancelled, Class::Ignore),
             (tonic::Code::Unavailable, Class::Failure),
             (tonic::Code::Internal, Class::Failure),
@@ -42,8 +64,8 @@ mod tests {
         ];
         for (code, class) in cases {
             let response: Response<()> = tonic::Status::new(code, "").into_http();
-            assert_eq!(classify(Ok(&response)), class, "{code:?}");
+            assert_eq!(ByStatus.classify(Ok(&response)), class, "{code:?}");
         }
-        assert_eq!(classify(Ok(&Response::new(()))), Class::Success);
+        assert_eq!(ByStatus.classify(Ok(&Response::new(()))), Class::Success);
     }
 }

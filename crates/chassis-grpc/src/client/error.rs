@@ -91,9 +91,10 @@ mod tests {
     fn every_layer_is_understood() {
         let target = chassis_discovery::Target::new("greeter", "grpc");
         let second = Duration::from_secs(1);
+        let circuit = chassis_resilience::CircuitOpen { retry_in: second };
         let cases: Vec<(BoxError, &str, bool)> = vec![
             (Box::new(NoEndpoints { target: target.clone() }), "NO_ENDPOINTS", true),
-            (Box::new(AllOpen { target, retry_in: second }), "CIRCUIT_OPEN", true),
+            (Box::new(AllOpen { target, circuit }), "CIRCUIT_OPEN", true),
             (Box::new(BulkheadFull { limit: 1, waited: second }), "TOO_MANY_CALLS", true),
             (Box::new(Elapsed { after: second }), "NO_ANSWER_IN_TIME", false),
             (Box::new(ConnectError("refused".into())), "UNREACHABLE", true),

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -14,10 +15,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
-/// The body of one attempt, and how many there were before it.
+/// The body of one attempt, and what the layers below want to know of its call.
 pub(super) struct Replay {
     content: Content,
     previous: u32,
+    target: Option<Arc<str>>,
 }
 
 enum Content {
@@ -30,41 +32,49 @@ enum Content {
 impl Replay {
     /// Takes what is ready of a body; no more than `cap` bytes are kept for another attempt.
     pub(super) fn read(mut body: Body, cap: usize) -> Replay {
-        let mut read = VecDeque::new();
-        let mut size = 0;
         // Whoever polls the rest brings a waker of its own.
         let mut cx = Context::from_waker(Waker::noop());
-        let stream = |read, rest| Replay { content: Content::Stream { read, rest }, previous: 0 };
+        // A unary request is one frame: the queue is for what comes in several.
+        let mut first = None;
+        let mut more = VecDeque::new();
+        let mut size = 0;
         loop {
-            match Pin::new(&mut body).poll_frame(&mut cx) {
-                Poll::Ready(None) => return Replay::whole(read),
-                Poll::Ready(Some(frame)) => {
-                    let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
-                    size += data.unwrap_or_default();
-                    read.push_back(frame);
-                    if data.is_none() || size > cap {
-                        return stream(read, body);
-                    }
-                }
-                Poll::Pending => return stream(read, body),
+            let frame = match Pin::new(&mut body).poll_frame(&mut cx) {
+                Poll::Ready(None) => return Replay::whole(first, more),
+                Poll::Ready(Some(frame)) => frame,
+                Poll::Pending => break,
+            };
+            let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) if first.is_none() => first = Some(data),
+                Ok(Ok(data)) => more.push_back(Ok(Frame::data(data))),
+                Ok(Err(other)) => more.push_back(Ok(other)),
+                Err(status) => more.push_back(Err(status)),
+            }
+            size += data.unwrap_or_default();
+            if data.is_none() || size > cap {
+                break;
             }
         }
+        if let Some(data) = first {
+            more.push_front(Ok(Frame::data(data)));
+        }
+        let content = Content::Stream { read: more, rest: body };
+        Replay { content, previous: 0, target: None }
     }
 
     /// A complete request.
     pub(super) fn of(data: Bytes) -> Replay {
-        Replay { content: Content::Whole(Some(data)), previous: 0 }
+        Replay { content: Content::Whole(Some(data)), previous: 0, target: None }
     }
 
-    fn whole(mut read: VecDeque<Result<Frame<Bytes>, Status>>) -> Replay {
-        let mut chunks = read.drain(..).filter_map(|frame| frame.ok()?.into_data().ok());
-        let first = chunks.next().unwrap_or_default();
-        let Some(second) = chunks.next() else {
+    fn whole(first: Option<Bytes>, mut more: VecDeque<Result<Frame<Bytes>, Status>>) -> Replay {
+        let first = first.unwrap_or_default();
+        if more.is_empty() {
             return Replay::of(first);
-        };
+        }
         let mut all = BytesMut::from(first);
-        all.extend_from_slice(&second);
-        for chunk in chunks {
+        for chunk in more.drain(..).filter_map(|frame| frame.ok()?.into_data().ok()) {
             all.extend_from_slice(&chunk);
         }
         Replay::of(all.freeze())
@@ -74,10 +84,26 @@ impl Replay {
     pub(super) fn again(&self) -> Option<Replay> {
         match &self.content {
             Content::Whole(Some(data)) => {
-                Some(Replay { previous: self.previous + 1, ..Replay::of(data.clone()) })
+                let content = Content::Whole(Some(data.clone()));
+                Some(Replay { content, previous: self.previous, target: self.target.clone() })
             }
             _ => None,
         }
+    }
+
+    /// Says what is called, for who asks for it by name.
+    pub(super) fn with_target(self, target: &Arc<str>) -> Replay {
+        Replay { target: Some(Arc::clone(target)), ..self }
+    }
+
+    /// What is called.
+    pub(super) fn target(&self) -> &str {
+        self.target.as_deref().unwrap_or_default()
+    }
+
+    /// Says how many attempts there were before this one.
+    pub(super) fn set_previous_attempts(&mut self, previous: u32) {
+        self.previous = previous;
     }
 
     /// How many attempts there were before this one.
@@ -142,7 +168,6 @@ mod tests {
     fn a_complete_body_can_be_sent_many_times() {
         let replay = Replay::read(body(vec![vec![1, 2], vec![3], vec![4]]), CAP);
         let again = replay.again().unwrap();
-        assert_eq!((replay.previous_attempts(), again.previous_attempts()), (0, 1));
         assert_eq!(bytes(again.again().unwrap()), [1, 2, 3, 4]);
         assert_eq!(bytes(again), [1, 2, 3, 4]);
         assert_eq!(bytes(replay), [1, 2, 3, 4]);

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use chassis_core::{BoxError, Code};
-use chassis_discovery::AllOpen;
-use chassis_resilience::{BulkheadFull, Decision, HedgePolicy, RetryPolicy};
+use chassis_core::{BoxError, Code, Deadline};
+use chassis_resilience::{Decision, HedgePolicy, RetryPolicy};
 use http::{HeaderMap, Request, Response};
+use tokio::time::Instant;
 
 use super::{Idempotent, LongLived};
 use super::answer::Answer;
@@ -39,7 +39,7 @@ impl Policy {
             || request.headers().contains_key(IDEMPOTENCY_KEY)
     }
 
-    fn copy(request: &Request<Replay>) -> Option<Request<Replay>> {
+    pub(super) fn copy(request: &Request<Replay>) -> Option<Request<Replay>> {
         let mut copy = Request::new(request.body().again()?);
         *copy.method_mut() = request.method().clone();
         *copy.uri_mut() = request.uri().clone();
@@ -54,7 +54,10 @@ impl HedgePolicy<Request<Replay>, Response<Answer>, BoxError> for Policy {
     fn clone_request(&self, request: &Request<Replay>) -> Option<Request<Replay>> {
         // A stream that is meant to last is not late.
         let lasts = request.extensions().get::<LongLived>().is_some();
-        if self.may_repeat(request) && !lasts { Policy::copy(request) } else { None }
+        let again = self.may_repeat(request) && !lasts;
+        let mut copy = if again { Policy::copy(request)? } else { return None };
+        copy.body_mut().set_previous_attempts(request.body().previous_attempts() + 1);
+        Some(copy)
     }
 
     fn settles(&self, result: Result<&Response<Answer>, &BoxError>) -> bool {
@@ -70,17 +73,13 @@ impl RetryPolicy<Request<Replay>, Response<Answer>, BoxError> for Policy {
 
     fn decide(
         &self,
-        attempt: u32,
+        _: u32,
         request: &Request<Replay>,
         result: Result<&Response<Answer>, &BoxError>,
     ) -> Decision {
         let may_repeat = self.may_repeat(request);
         match result {
-            // Both say "not now", and asking again at once is part of the problem.
-            Err(error) if error.is::<AllOpen>() || error.is::<BulkheadFull>() => Decision::Done,
-            // The server has not looked at it: safe, and for free, but only once (gRFC A6,
-            // "transparent retries"): a server that refuses twice wants less.
-            Err(error) if is_refused(&**error) && attempt > 1 => Decision::Retry,
+            Err(error) if is_refused(&**error) => Decision::Refused,
             Err(error) if is_not_sent(&**error) => Decision::RetryFree,
             Err(_) if may_repeat => Decision::Retry,
             Err(_) => Decision::Done,
@@ -97,15 +96,24 @@ impl RetryPolicy<Request<Replay>, Response<Answer>, BoxError> for Policy {
             Ok(_) => Decision::Done,
         }
     }
+
+    fn deadline(&self, request: &Request<Replay>) -> Option<Instant> {
+        request.extensions().get::<Deadline>().map(|deadline| deadline.instant())
+    }
+
+    fn mark_attempt(&self, request: &mut Request<Replay>, attempt: u32) {
+        request.body_mut().set_previous_attempts(attempt.saturating_sub(1));
+    }
 }
 
-enum Pushback {
+/// What a server says about coming again.
+pub(super) enum Pushback {
     None,
     After(Duration),
     Never,
 }
 
-fn pushback(headers: &HeaderMap) -> Pushback {
+pub(super) fn pushback(headers: &HeaderMap) -> Pushback {
     let Some(value) = headers.get(PUSHBACK) else {
         return Pushback::None;
     };
@@ -150,14 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_stream_is_repeated_once_for_free() {
-        let refused = || -> BoxError { h2::Error::from(h2::Reason::REFUSED_STREAM).into() };
+    fn a_refused_stream_is_told_from_a_broken_one() {
         let policy = Policy::new(false);
-        for (attempt, expected) in [(1, Decision::RetryFree), (2, Decision::Retry)] {
-            assert_eq!(policy.decide(attempt, &request(), Err(&refused())), expected);
+        for (reason, expected) in [
+            (h2::Reason::REFUSED_STREAM, Decision::Refused),
+            (h2::Reason::CANCEL, Decision::Done),
+        ] {
+            let error = h2::Error::from(reason).into();
+            assert_eq!(policy.decide(1, &request(), Err(&error)), expected);
         }
-        let reset = h2::Error::from(h2::Reason::CANCEL).into();
-        assert_eq!(policy.decide(1, &request(), Err(&reset)), Decision::Done);
     }
 
     #[test]
@@ -200,16 +209,5 @@ mod tests {
             let decision = decide(true, Ok(answer(code, pushback)));
             assert_eq!(decision, expected, "{code:?} {pushback:?}");
         }
-    }
-
-    #[test]
-    fn nobody_knocks_on_doors_that_are_known_to_be_closed() {
-        let open = AllOpen {
-            target: chassis_discovery::Target::new("greeter", "grpc"),
-            retry_in: Duration::from_secs(5),
-        };
-        let full = BulkheadFull { limit: 1, waited: Duration::ZERO };
-        assert_eq!(decide(true, Err(open.into())), Decision::Done);
-        assert_eq!(decide(true, Err(full.into())), Decision::Done);
     }
 }

@@ -7,7 +7,7 @@ use std::{error::Error as StdError, fmt};
 
 use chassis_core::{BoxError, Error};
 use chassis_discovery::{AllOpen, NoEndpoints};
-use chassis_resilience::{bulkhead::BulkheadFull, timeout::Elapsed};
+use chassis_resilience::{bulkhead::BulkheadFull, chaos::Injected, timeout::Elapsed};
 use hyper_util::client::legacy;
 
 /// The reason of a body that broke on our side.
@@ -82,7 +82,10 @@ pub(super) fn from_stack(error: BoxError, service: &str) -> Error {
         Ok(error) => return Error::from(*error),
         Err(other) => other,
     };
-    if error.is::<Elapsed>() {
+    if error.is::<Injected>() {
+        Error::unavailable("FAULT_INJECTED", "a call failed on purpose")
+            .with_source(CallFailed { service: service.to_owned(), source: error })
+    } else if error.is::<Elapsed>() {
         Error::deadline_exceeded(
             "ATTEMPT_TIMEOUT",
             "a service that is needed did not answer in time",

@@ -36,6 +36,7 @@ use chassis_core::{
     BoxFuture, Context, Deadline, Error, Metrics, Result, Span, SpanKind, propagation,
 };
 use chassis_discovery::{ClientConfig, Discovery, Target};
+use chassis_resilience::chaos::Chaos;
 use http::{HeaderName, HeaderValue, Method, Request, header};
 use tower::ServiceExt;
 
@@ -57,6 +58,7 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     service: Arc<str>,
+    target: Arc<str>,
     host: Option<HeaderValue>,
     stack: Stack,
     config: ClientConfig,
@@ -71,6 +73,7 @@ pub struct ClientBuilder {
     config: ClientConfig,
     max_response_bytes: usize,
     metrics: Option<Metrics>,
+    chaos: Chaos,
 }
 
 impl ClientBuilder {
@@ -85,6 +88,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn metrics(mut self, metrics: &Metrics) -> ClientBuilder {
         self.metrics = Some(metrics.clone());
+        self
+    }
+
+    /// Lets faults be injected into the calls, as the process's configuration allows
+    /// ([`ChaosConfig`](chassis_discovery::ChaosConfig)). The target is `<service>/http`.
+    #[must_use]
+    pub fn chaos(mut self, chaos: &Chaos) -> ClientBuilder {
+        self.chaos = chaos.clone();
         self
     }
 
@@ -107,10 +118,12 @@ impl ClientBuilder {
     fn assemble(self) -> Client {
         let target = Target::new(self.service.as_str(), "http");
         let updates = self.discovery.resolver().watch(&target);
-        let stack = stack::build(target, updates, &self.config, self.metrics.as_ref());
+        let name = target.to_string().into();
+        let stack = stack::build(target, updates, &self.config, self.metrics.as_ref(), self.chaos);
         let service: Arc<str> = self.service.into();
         Client(Arc::new(Inner {
             metrics: self.metrics.map(|metrics| ClientMetrics::new(metrics, service.clone())),
+            target: name,
             host: HeaderValue::from_str(&service).ok(),
             service,
             stack,
@@ -139,6 +152,7 @@ impl Client {
             config: ClientConfig::default(),
             max_response_bytes: MAX_RESPONSE_BYTES,
             metrics: None,
+            chaos: Chaos::disabled(),
         }
     }
 
@@ -202,6 +216,7 @@ impl Client {
             None => deadline,
         };
         request.extensions_mut().insert(deadline);
+        request.body_mut().set_target(&inner.target);
         // A forwarded one belongs to the trace parent that it came with.
         request.headers_mut().remove(propagation::TRACESTATE);
         propagation::inject(&context, |name, value| {

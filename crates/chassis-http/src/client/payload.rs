@@ -18,11 +18,12 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
-/// A body that clones by reference, and how many attempts there were before.
+/// A body that clones by reference, and what the layers below want to know of its call.
 #[derive(Clone)]
 pub(super) struct Payload {
     content: Content,
     previous: u32,
+    target: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -39,7 +40,7 @@ pub(super) struct Place {
 
 impl Payload {
     pub(super) fn whole(bytes: Bytes) -> Payload {
-        Payload { content: Content::Whole(bytes), previous: 0 }
+        Payload { content: Content::Whole(bytes), previous: 0, target: None }
     }
 
     /// Takes what is there of a body, up to `cap` bytes. Nothing is waited for.
@@ -65,7 +66,7 @@ impl Payload {
             }
         }
         let place = Place { body: Mutex::new(Some(Begun { read, rest: body })), hint };
-        Payload { content: Content::Once(Arc::new(place)), previous: 0 }
+        Payload { content: Content::Once(Arc::new(place)), previous: 0, target: None }
     }
 
     /// The same for another attempt, if no more than `cap` bytes have to be kept for it.
@@ -74,8 +75,22 @@ impl Payload {
             Content::Whole(bytes) => bytes.len(),
             Content::Once(_) => 0,
         };
-        let previous = self.previous + 1;
-        (kept <= cap).then(|| Payload { content: self.content.clone(), previous })
+        (kept <= cap).then(|| self.clone())
+    }
+
+    /// Says what is called, for who asks for it by name.
+    pub(super) fn set_target(&mut self, target: &Arc<str>) {
+        self.target = Some(Arc::clone(target));
+    }
+
+    /// What is called.
+    pub(super) fn target(&self) -> &str {
+        self.target.as_deref().unwrap_or_default()
+    }
+
+    /// Says how many attempts there were before this one.
+    pub(super) fn set_previous_attempts(&mut self, previous: u32) {
+        self.previous = previous;
     }
 
     /// How many attempts there were before this one.
@@ -189,7 +204,6 @@ mod tests {
         let copy = payload.again(CAP).unwrap();
         drop(payload.into_body());
         assert!(copy.is_stream() && !copy.is_spent());
-        assert_eq!(copy.previous_attempts(), 1);
         assert_eq!(read(copy.clone()).await.unwrap(), "abcdef");
         assert!(copy.is_spent());
         assert!(read(copy).await.is_err());

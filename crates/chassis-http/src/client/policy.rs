@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use chassis_core::{BoxError, Deadline};
-use chassis_discovery::{AllOpen, provably_not_sent};
+use chassis_discovery::provably_not_sent;
 use chassis_resilience::{
-    bulkhead::BulkheadFull,
     hedge::HedgePolicy,
     retry::{Decision, RetryPolicy},
 };
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::payload::Payload;
 use crate::problem::retry_after;
@@ -30,7 +30,7 @@ pub(super) struct IfSafe {
 }
 
 impl IfSafe {
-    fn copy(self, request: &Request<Payload>) -> Option<Request<Payload>> {
+    pub(super) fn copy(self, request: &Request<Payload>) -> Option<Request<Payload>> {
         let mut copy = Request::new(request.body().again(self.max_replay)?);
         *copy.method_mut() = request.method().clone();
         *copy.uri_mut() = request.uri().clone();
@@ -58,18 +58,26 @@ impl RetryPolicy<Request<Payload>, http::Response<Incoming>, BoxError> for IfSaf
         }
         let safe = is_safe(request);
         match result {
-            Ok(response) => {
-                let left = request.extensions().get::<Deadline>().map(|d| d.remaining());
-                answered(safe, response.status(), retry_after(response.headers()), left)
-            }
+            Ok(response) => answered(safe, response.status(), retry_after(response.headers())),
             Err(error) => failed(safe, error),
         }
+    }
+
+    fn deadline(&self, request: &Request<Payload>) -> Option<Instant> {
+        request.extensions().get::<Deadline>().map(|deadline| deadline.instant())
+    }
+
+    fn mark_attempt(&self, request: &mut Request<Payload>, attempt: u32) {
+        request.body_mut().set_previous_attempts(attempt.saturating_sub(1));
     }
 }
 
 impl HedgePolicy<Request<Payload>, http::Response<Incoming>, BoxError> for IfSafe {
     fn clone_request(&self, request: &Request<Payload>) -> Option<Request<Payload>> {
-        if is_safe(request) { self.copy(request) } else { None }
+        let mut copy = if is_safe(request) { self.copy(request)? } else { return None };
+        let previous = request.body().previous_attempts() + 1;
+        copy.body_mut().set_previous_attempts(previous);
+        Some(copy)
     }
 
     fn settles(&self, result: Result<&http::Response<Incoming>, &BoxError>) -> bool {
@@ -96,26 +104,16 @@ fn passes(status: StatusCode) -> bool {
     )
 }
 
-fn answered(
-    safe: bool,
-    status: StatusCode,
-    pause: Option<Duration>,
-    left: Option<Duration>,
-) -> Decision {
+fn answered(safe: bool, status: StatusCode, pause: Option<Duration>) -> Decision {
     match pause {
         _ if !safe || !passes(status) => Decision::Done,
-        // The answer that we have is better than a time-out later.
-        Some(pause) if left.is_some_and(|left| pause >= left) => Decision::Done,
         Some(pause) => Decision::RetryAfter(pause),
         None => Decision::Retry,
     }
 }
 
 fn failed(safe: bool, error: &BoxError) -> Decision {
-    // Our own limits: trying again at once only adds to what they hold back.
-    if error.is::<BulkheadFull>() || error.is::<AllOpen>() {
-        Decision::Done
-    } else if provably_not_sent(&**error) {
+    if provably_not_sent(&**error) {
         Decision::RetryFree
     } else if safe {
         Decision::Retry
@@ -127,7 +125,6 @@ fn failed(safe: bool, error: &BoxError) -> Decision {
 #[cfg(test)]
 mod tests {
     use chassis_core::Error;
-    use chassis_discovery::Target;
     use chassis_resilience::timeout::Elapsed;
 
     use super::*;
@@ -153,27 +150,23 @@ mod tests {
     #[test]
     fn answers() {
         let second = Duration::from_secs(1);
-        for (safe, status, pause, left, expected) in [
-            (true, 200, None, None, Decision::Done),
-            (true, 500, None, None, Decision::Done),
-            (true, 503, None, None, Decision::Retry),
-            (false, 503, None, None, Decision::Done),
-            (true, 429, Some(second), None, Decision::RetryAfter(second)),
-            (true, 503, Some(second), Some(second * 2), Decision::RetryAfter(second)),
-            (true, 503, Some(second), Some(second), Decision::Done),
+        for (safe, status, pause, expected) in [
+            (true, 200, None, Decision::Done),
+            (true, 500, None, Decision::Done),
+            (true, 503, None, Decision::Retry),
+            (false, 503, None, Decision::Done),
+            (true, 429, Some(second), Decision::RetryAfter(second)),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(answered(safe, status, pause, left), expected, "{safe} {status} {pause:?}");
+            assert_eq!(answered(safe, status, pause), expected, "{safe} {status} {pause:?}");
         }
     }
 
     #[test]
     fn failures() {
-        let open = || AllOpen { target: Target::new("a", "http"), retry_in: Duration::ZERO };
         let unsent = || Error::unavailable("CONNECT_FAILED", "").not_sent();
         let elapsed = Elapsed { after: Duration::from_secs(1) };
-        let cases: [(bool, BoxError, Decision); 5] = [
-            (true, open().into(), Decision::Done),
+        let cases: [(bool, BoxError, Decision); 4] = [
             (false, unsent().into(), Decision::RetryFree),
             (true, Error::unavailable("CONNECTION_LOST", "").into(), Decision::Retry),
             (false, Error::unavailable("CONNECTION_LOST", "").into(), Decision::Done),

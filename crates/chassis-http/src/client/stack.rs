@@ -8,21 +8,25 @@
 //!   ── Timeout            one attempt
 //!   ── Bulkhead           places in this process
 //!   ── Balance            one endpoint; its circuit breaker and its load
+//!   ── Chaos              faults on purpose; one read unless somebody has set a rule
 //!   ── Transport          the wire: time left, attempts before
 //! ```
 
-use chassis_core::Metrics;
+use std::time::Duration;
+
+use chassis_core::{BoxError, Error, Metrics};
 use chassis_discovery::{Affinity, Balance, ClientConfig, Target, Updates};
 use chassis_resilience::{
     Class, Classify,
     bulkhead::BulkheadService,
+    chaos::{Chaos, ChaosLayer, ChaosService},
     hedge::{Hedge, HedgeLayer, HedgeService},
     retry::{Retry, RetryLayer},
     timeout::{Timeout, TimeoutLayer},
 };
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use tower::{ServiceBuilder, util::Either};
+use tower::{Layer, ServiceBuilder, util::Either};
 
 use super::{
     deadline::{WithDeadline, WithDeadlineLayer},
@@ -30,24 +34,33 @@ use super::{
     policy::IfSafe,
     transport::{Pool, Transport},
 };
+use crate::problem::retry_after;
 
 /// The stack of a client, outermost first.
 pub(super) type Stack = WithDeadline<Retry<IfSafe, Either<HedgeService<IfSafe, Attempt>, Attempt>>>;
 
 /// One attempt.
-type Attempt = Timeout<BulkheadService<Balance<Transport, ByStatus, Request<Payload>>>>;
+type Attempt = Timeout<BulkheadService<Balance<Endpoint, ByStatus, Request<Payload>>>>;
+
+/// One endpoint, and what is done to it on purpose.
+type Endpoint = ChaosService<Transport, Named, fn(&Request<Payload>) -> Option<Request<Payload>>>;
+type Named = fn(&Request<Payload>) -> String;
 
 pub(super) fn build(
     target: Target,
     updates: Updates,
     config: &ClientConfig,
     metrics: Option<&Metrics>,
+    chaos: Chaos,
 ) -> Stack {
     let pool = Pool::new(config, &target, metrics);
+    let named: Named = |request| request.body().target().to_owned();
+    let chaos = ChaosLayer::new(chaos, named, second as fn(&_) -> _);
     let balance = Balance::new(
         target,
         updates,
-        move |endpoint| pool.transport(endpoint.address),
+        // Next to the wire, where all that should notice stands above.
+        move |endpoint| chaos.layer(pool.transport(endpoint.address)),
         ByStatus,
         |request: &Request<Payload>| request.extensions().get::<Affinity>().copied(),
         config.balance_settings(),
@@ -79,19 +92,33 @@ pub(super) fn build(
         .service(balance)
 }
 
+/// The second of two that chaos sends, if there can be one.
+fn second(request: &Request<Payload>) -> Option<Request<Payload>> {
+    IfSafe { max_replay: usize::MAX }.copy(request)
+}
+
 /// Which answers count against an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ByStatus;
 
-impl Classify<http::Response<Incoming>, chassis_core::Error> for ByStatus {
-    fn classify(&self, result: Result<&http::Response<Incoming>, &chassis_core::Error>) -> Class {
-        match result {
-            Ok(response) => by_status(response.status()),
+impl Classify<http::Response<Incoming>, BoxError> for ByStatus {
+    fn classify(&self, result: Result<&http::Response<Incoming>, &BoxError>) -> Class {
+        let error = match result {
+            Ok(response) => return by_status(response.status()),
+            Err(error) => error.downcast_ref::<Error>(),
+        };
+        match error.map(Error::reason) {
             // The caller's own doing says nothing about the endpoint.
-            Err(error) if error.reason() == super::error::BODY_FAILED => Class::Ignore,
-            Err(error) if error.reason() == super::error::DEADLINE_EXCEEDED => Class::Ignore,
-            Err(_) => Class::Failure,
+            Some(super::error::BODY_FAILED | super::error::DEADLINE_EXCEEDED) => Class::Ignore,
+            _ => Class::Failure,
         }
+    }
+
+    fn retry_after(
+        &self,
+        result: Result<&http::Response<Incoming>, &BoxError>,
+    ) -> Option<Duration> {
+        retry_after(result.ok()?.headers())
     }
 }
 
@@ -102,7 +129,7 @@ fn by_status(status: StatusCode) -> Class {
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => Class::Failure,
         // It works and says that it is asked too often.
-        StatusCode::TOO_MANY_REQUESTS => Class::Ignore,
+        StatusCode::TOO_MANY_REQUESTS => Class::Overloaded,
         _ => Class::Success,
     }
 }
@@ -117,7 +144,7 @@ mod tests {
             (200, Class::Success),
             (404, Class::Success),
             (409, Class::Success),
-            (429, Class::Ignore),
+            (429, Class::Overloaded),
             (500, Class::Failure),
             (501, Class::Success),
             (503, Class::Failure),

@@ -60,7 +60,7 @@ impl World {
                 };
                 let (latency, class) = answer(service);
                 self.now += latency;
-                call.end(class, self.now);
+                call.end(class, None, self.now);
                 Some(service)
             })
             .collect()
@@ -163,7 +163,7 @@ fn who_stays_in_the_set_keeps_its_history() {
     let now = Instant::now();
     assert!(matches!(pool.pick(None, now), Err(Refused::Unknown)));
     feed.publish(endpoints([1]));
-    picked(&mut pool, now).call.end(Class::Failure, now);
+    picked(&mut pool, now).call.end(Class::Failure, None, now);
     feed.publish(endpoints([1, 2]));
     for _ in 0..20 {
         assert_eq!(picked(&mut pool, now).service, 2);
@@ -226,7 +226,7 @@ fn a_key_stays_with_its_endpoint_until_that_fails() {
     let key = Some(Affinity::of("customer-7"));
     let mut call = |class| {
         let Picked { service, call } = pool.pick(key, now).ok().expect("somebody is picked");
-        call.end(class, now);
+        call.end(class, None, now);
         service
     };
     let owner = call(Class::Success);
@@ -256,7 +256,7 @@ fn open(world: &mut World, ports: std::ops::Range<u16>) {
     for n in 0..2_000 {
         let Ok(Picked { service, call }) = world.pool.pick(key(n), world.now) else { return };
         let class = if ports.contains(&service) { Class::Failure } else { Class::Success };
-        call.end(class, world.now);
+        call.end(class, None, world.now);
     }
 }
 
@@ -279,9 +279,10 @@ fn when_every_circuit_is_open_nobody_is_asked_until_the_first_trial() {
     let settings = BalanceSettings { breaker: BreakerSettings::default(), ..settings() };
     let mut world = World::of(pool(Updates::fixed(endpoints(0..3)), settings));
     open(&mut world, 0..3);
-    let Err(Refused::AllOpen(AllOpen { retry_in, .. })) = world.pool.pick(None, world.now) else {
+    let Err(Refused::AllOpen(open)) = world.pool.pick(None, world.now) else {
         panic!("a call found a way");
     };
+    let retry_in = open.circuit.retry_in;
     assert!(retry_in > Duration::ZERO && retry_in <= Duration::from_secs(5), "{retry_in:?}");
     world.now += retry_in;
     assert!(world.pool.pick(None, world.now).is_ok());
@@ -322,10 +323,10 @@ proptest! {
                     }
                 }
                 5..7 if !held.is_empty() => {
-                    held.swap_remove(usize::from(which) % held.len()).end(Class::Failure, now);
+                    held.swap_remove(usize::from(which) % held.len()).end(Class::Failure, None, now);
                 }
                 7 if !held.is_empty() => {
-                    held.swap_remove(usize::from(which) % held.len()).end(Class::Success, now);
+                    held.swap_remove(usize::from(which) % held.len()).end(Class::Success, None, now);
                 }
                 8 if !held.is_empty() => {
                     held.swap_remove(usize::from(which) % held.len()).give_up(|_| true, now);
