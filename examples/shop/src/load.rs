@@ -53,7 +53,7 @@ async fn run(load: &Load) -> Result<()> {
         let name = client.own(&format!("customer-{number}"));
         let (client, counts) = (&client, &counts);
         async move {
-            order(client, &name, until, load.orders, counts).await.map(|orders| (name, orders))
+            order(client, load, &name, until, counts).await.map(|orders| (name, orders))
         }
     });
     let baskets = join_all(customers).await.into_iter().collect::<Result<Vec<_>>>()?;
@@ -108,7 +108,13 @@ async fn order(
 }
 
 /// Places one order, again and again under the same key until it is accepted.
-async fn accepted(client: &Client, customer: &str, key: &str, counts: &Counts) -> Result<Accepted> {
+async fn accepted(
+    client: &Client,
+    load: &Load,
+    customer: &str,
+    key: &str,
+    counts: &Counts,
+) -> Result<Accepted> {
     let body = customers::order_body(customer, "tok_visa", SKU, 1);
     let first = Instant::now();
     loop {
