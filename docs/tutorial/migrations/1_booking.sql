@@ -1,0 +1,5 @@
+create table booking (
+    id     text primary key,
+    seat   text not null unique,
+    name   text not null
+);

@@ -1,0 +1,4 @@
+create table letter (
+    booking_id text primary key,
+    text       text not null
+);
