@@ -6,8 +6,9 @@
 //!
 //! In reading order: [`tidy`] holds the rules of the house, [`mod@test`] runs every
 //! check that the repository has, [`bench`] measures, [`torture`] looks for what is lost
-//! under faults, [`compose`] runs the shop in containers and breaks it, and [`process`]
-//! starts and stops what they need.
+//! under faults, [`compose`] runs the shop in containers and breaks it, [`docs`] builds and
+//! checks the book, [`scaffold`] makes a new service, and [`process`] starts and stops what
+//! they need.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -16,7 +17,9 @@
 
 pub mod bench;
 pub mod compose;
+pub mod docs;
 pub mod process;
+pub mod scaffold;
 pub mod test;
 pub mod tidy;
 pub mod torture;

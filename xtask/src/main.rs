@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use xtask::{bench, compose, test, tidy, torture};
+use xtask::{bench, compose, docs, scaffold, test, tidy, torture};
 
 const HELP: &str = "\
 The project's own commands.
@@ -30,6 +30,12 @@ Commands:
     --rate <n>         transactions a second, of each copy (20)
     --sqlite           one copy on SQLite and the embedded broker
   compose-test         run the shop's compose file on this machine's Docker engine, and break it
+  docs                 build the book into target/book
+    --serve            show it, and build it again when a source changes
+    --check            check links, anchors and pictures, and open every page in a browser
+    --reference        write the pages that are made from the code, first
+  new <name>           make a service in ./<name> that uses the crates of this repository
+    --path <dir>       make it there instead
 
 Options:
   -h, --help           this text
@@ -67,6 +73,14 @@ fn main() -> ExitCode {
         ["compose-test", other, ..] => {
             usage(&format!("unknown option `{other}` of `compose-test`"))
         }
+        ["docs", options @ ..] => match docs::Options::parse(options) {
+            Ok(options) => docs::run(&root(), options),
+            Err(problem) => usage(&problem),
+        },
+        ["new", options @ ..] => match scaffold::Options::parse(options) {
+            Ok(options) => scaffold::run(&root(), &options),
+            Err(problem) => usage(&problem),
+        },
         ["tidy", other, ..] => usage(&format!("unknown option `{other}` of `tidy`")),
         [other, ..] => usage(&format!("unknown command `{other}`")),
     }

@@ -63,6 +63,6 @@ settings.
 {FOOTER}",
         constant("examples/shop/src/cli.rs", "HELP")?,
         constant("examples/shop/src/operate.rs", "HELP")?,
-        constant("xtask/src/lib.rs", "HELP")?,
+        constant("xtask/src/main.rs", "HELP")?,
     ))
 }

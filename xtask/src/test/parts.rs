@@ -62,6 +62,20 @@ pub(super) const PARTS: &[Part] = &[
         },
     },
     Part {
+        name: "docs",
+        what: "the book: links, anchors, pictures, every page in a browser",
+        needs_servers: false,
+        steps: |_, _| vec![own(&["docs", "--check"])],
+    },
+    Part {
+        name: "scaffold",
+        what: "a new service, made outside of the repository",
+        needs_servers: false,
+        steps: |_, _| {
+            vec![cargo(&["test", "-p", "xtask", "--features", "scaffold", "--test", "scaffold"])]
+        },
+    },
+    Part {
         name: "smoke",
         what: "the shop's journey with nothing installed",
         needs_servers: false,
@@ -145,6 +159,15 @@ fn with_addresses(mut step: Step, servers: Option<&Servers>) -> Step {
 
 fn addresses(servers: Option<&Servers>) -> (&str, &str) {
     servers.map_or(("", ""), |servers| (&servers.database, &servers.broker))
+}
+
+/// A command of this program.
+fn own(args: &[&str]) -> Step {
+    // Whatever runs this is there; the name alone would be looked up.
+    let program = std::env::current_exe().unwrap_or_else(|_| "xtask".into());
+    let mut command = Command::new(program);
+    command.args(args);
+    Step::Command { shown: format!("cargo xtask {}", args.join(" ")), command: Box::new(command) }
 }
 
 /// A cargo command without server addresses in its environment.

@@ -1,0 +1,4 @@
+create table item (
+    id   text primary key,
+    name text not null unique
+);

@@ -1,0 +1,5 @@
+//! The service as a process of its own.
+
+fn main() -> chassis::Exit {
+    {{crate_name}}::main()
+}

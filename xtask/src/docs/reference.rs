@@ -1,0 +1,18 @@
+//! Writes the pages of the reference that are made from the code.
+//!
+//! They are made by a program of their own, `docs/reference`, because it has to link the
+//! crates that it describes, and this one should stay quick to build.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{Stopped, run_command};
+use crate::process::Runner;
+
+/// Writes them below `docs/src/reference`.
+pub(super) fn write(root: &Path, runner: &mut Runner) -> Result<(), Stopped> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root).args(["run", "--quiet", "-p", "chassis-reference"]);
+    run_command(&mut command, runner)
+}
