@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use super::Stopped;
 use super::site::{Probe, Site, serve};
 use crate::process::{Daemon, Runner, Stop};
+use crate::test::{Failure, install};
 
 const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 /// How long a page may take until the next is tried, on a busy machine.
@@ -59,8 +59,8 @@ onload = async () => {
 
 /// What the browser complained of, one line each; none where there is no browser, which is
 /// said in a line.
-pub(super) fn check(book: &Path, site: &Site, runner: &mut Runner) -> Result<Vec<String>, Stopped> {
-    let Some(program) = NAMES.iter().copied().find(|name| is_there(name)) else {
+pub(super) fn check(book: &Path, site: &Site, runner: &mut Runner) -> Result<Vec<String>, Failure> {
+    let Some(program) = obtain(runner)? else {
         println!(
             "docs: not opened in a browser: no chromium here (Debian: apt-get install chromium)"
         );
@@ -98,7 +98,7 @@ pub(super) fn check(book: &Path, site: &Site, runner: &mut Runner) -> Result<Vec
             Err(RecvTimeoutError::Timeout) => {}
         }
         if runner.pause(tick) {
-            return Err(Stopped::Interrupted);
+            return Err(Failure::Interrupted);
         }
         if let Ok(Some(status)) = browser.exited() {
             return Err(format!("{program} ended early: {status}").into());
@@ -117,6 +117,20 @@ pub(super) fn check(book: &Path, site: &Site, runner: &mut Runner) -> Result<Vec
         problems.push(format!("{program} opened {opened} pages of {}", pages.len()));
     }
     Ok(problems)
+}
+
+/// The browser that is here. Root on Debian gets one; where that fails, as without a network,
+/// there is none.
+fn obtain(runner: &mut Runner) -> Result<Option<&'static str>, Failure> {
+    let find = || NAMES.iter().copied().find(|name| is_there(name));
+    if find().is_none() && install::may_install() {
+        match install::install(&["chromium"], runner) {
+            Err(Failure::Interrupted) => return Err(Failure::Interrupted),
+            Err(Failure::Failed(line)) => println!("docs: {line}"),
+            Ok(()) => {}
+        }
+    }
+    Ok(find())
 }
 
 fn is_there(program: &str) -> bool {

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::process::{End, Runner};
+use crate::test::Failure;
 use site::Site;
 
 /// What the command line of `docs` asks for.
@@ -49,35 +50,22 @@ impl Options {
     }
 }
 
-/// Why the command stopped.
-pub(crate) enum Stopped {
-    /// One line for the user.
-    Failed(String),
-    Interrupted,
-}
-
-impl From<String> for Stopped {
-    fn from(line: String) -> Self {
-        Stopped::Failed(line)
-    }
-}
-
 /// Runs the command and gives the exit code: 0, 1, or 130 if interrupted.
 pub fn run(root: &Path, options: Options) -> ExitCode {
     let result = Runner::install()
-        .map_err(|error| Stopped::Failed(format!("cannot listen for Ctrl-C: {error}")))
+        .map_err(|error| Failure::Failed(format!("cannot listen for Ctrl-C: {error}")))
         .and_then(|mut runner| run_with(root, options, &mut runner));
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Stopped::Failed(line)) => {
+        Err(Failure::Failed(line)) => {
             eprintln!("docs: {line}");
             ExitCode::FAILURE
         }
-        Err(Stopped::Interrupted) => ExitCode::from(130),
+        Err(Failure::Interrupted) => ExitCode::from(130),
     }
 }
 
-fn run_with(root: &Path, options: Options, runner: &mut Runner) -> Result<(), Stopped> {
+fn run_with(root: &Path, options: Options, runner: &mut Runner) -> Result<(), Failure> {
     if options.reference {
         reference::write(root, runner)?;
     }
@@ -99,7 +87,7 @@ fn book(root: &Path) -> PathBuf {
     root.join("target/book")
 }
 
-fn build(root: &Path, program: &Path, runner: &mut Runner) -> Result<(), Stopped> {
+fn build(root: &Path, program: &Path, runner: &mut Runner) -> Result<(), Failure> {
     let mut command = Command::new(program);
     // Only what went wrong; that a book was built, this command says itself.
     command.arg("build").arg(root.join("docs")).arg("-d").arg(book(root));
@@ -108,17 +96,17 @@ fn build(root: &Path, program: &Path, runner: &mut Runner) -> Result<(), Stopped
 }
 
 /// Runs a command to its end, its output on the screen.
-fn run_command(command: &mut Command, runner: &mut Runner) -> Result<(), Stopped> {
+fn run_command(command: &mut Command, runner: &mut Runner) -> Result<(), Failure> {
     let name = command.get_program().to_string_lossy().into_owned();
     match runner.run(command) {
         Ok(End::Exited(status)) if status.success() => Ok(()),
-        Ok(End::Exited(status)) => Err(Stopped::Failed(format!("{name}: {status}"))),
-        Ok(End::Interrupted) => Err(Stopped::Interrupted),
-        Err(error) => Err(Stopped::Failed(format!("{name} does not start: {error}"))),
+        Ok(End::Exited(status)) => Err(Failure::Failed(format!("{name}: {status}"))),
+        Ok(End::Interrupted) => Err(Failure::Interrupted),
+        Err(error) => Err(Failure::Failed(format!("{name} does not start: {error}"))),
     }
 }
 
-fn check(root: &Path, runner: &mut Runner) -> Result<(), Stopped> {
+fn check(root: &Path, runner: &mut Runner) -> Result<(), Failure> {
     let site = Site::read(&book(root)).map_err(|error| format!("the built book: {error}"))?;
     let mut problems = summary::check(&root.join("docs/src"));
     problems.extend(links::check(&site));
@@ -131,12 +119,12 @@ fn check(root: &Path, runner: &mut Runner) -> Result<(), Stopped> {
     }
     match problems.len() {
         0 => Ok(()),
-        1 => Err(Stopped::Failed("1 problem".to_owned())),
-        n => Err(Stopped::Failed(format!("{n} problems"))),
+        1 => Err(Failure::Failed("1 problem".to_owned())),
+        n => Err(Failure::Failed(format!("{n} problems"))),
     }
 }
 
-fn serve(root: &Path, program: &Path, runner: &mut Runner) -> Result<(), Stopped> {
+fn serve(root: &Path, program: &Path, runner: &mut Runner) -> Result<(), Failure> {
     const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
     let server = site::serve(&book(root), 3000, None)
         .or_else(|_| site::serve(&book(root), 0, None))
@@ -149,23 +137,12 @@ fn serve(root: &Path, program: &Path, runner: &mut Runner) -> Result<(), Stopped
             built = now;
             match build(root, program, runner) {
                 Ok(()) => println!("docs: built again"),
-                Err(Stopped::Failed(line)) => eprintln!("docs: {line}"),
-                Err(Stopped::Interrupted) => break,
+                Err(Failure::Failed(line)) => eprintln!("docs: {line}"),
+                Err(Failure::Interrupted) => break,
             }
         }
     }
     Ok(())
-}
-
-/// Checks a book that was built elsewhere, without a browser: for the tests.
-///
-/// # Errors
-/// If the built files cannot be read.
-pub fn problems_of(src: &Path, book: &Path) -> std::io::Result<Vec<String>> {
-    let site = Site::read(book)?;
-    let mut problems = summary::check(src);
-    problems.extend(links::check(&site));
-    Ok(problems)
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{Stopped, run_command};
+use super::run_command;
 use crate::process::Runner;
+use crate::test::Failure;
 
 /// Writes them below `docs/src/reference`.
-pub(super) fn write(root: &Path, runner: &mut Runner) -> Result<(), Stopped> {
+pub(super) fn write(root: &Path, runner: &mut Runner) -> Result<(), Failure> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(root).args(["run", "--quiet", "-p", "chassis-reference"]);

@@ -86,16 +86,25 @@ pub(super) fn ensure(wanted: &[Binary], runner: &mut Runner) -> Result<(), Failu
         let lines: Vec<String> = missing.iter().map(|binary| binary.advice()).collect();
         Failure::Failed(lines.join("; "))
     };
-    let debian = Path::new("/etc/debian_version").exists();
-    if !debian || !rustix::process::geteuid().is_root() {
+    if !may_install() {
         return Err(advice(&missing));
     }
     let packages: Vec<&str> = missing.iter().map(|binary| binary.package).collect();
-    eprintln!("    installing: {}", packages.join(" "));
-    apt_get(&["update"], &[], runner)?;
-    apt_get(&["install", "-y", "--no-install-recommends"], &packages, runner)?;
+    install(&packages, runner)?;
     let missing: Vec<&Binary> = missing.into_iter().filter(|b| find(b).is_none()).collect();
     if missing.is_empty() { Ok(()) } else { Err(advice(&missing)) }
+}
+
+/// Whether this is root on Debian.
+pub(crate) fn may_install() -> bool {
+    Path::new("/etc/debian_version").exists() && rustix::process::geteuid().is_root()
+}
+
+/// Installs packages of the distribution.
+pub(crate) fn install(packages: &[&str], runner: &mut Runner) -> Result<(), Failure> {
+    eprintln!("    installing: {}", packages.join(" "));
+    apt_get(&["update"], &[], runner)?;
+    apt_get(&["install", "-y", "--no-install-recommends"], packages, runner)
 }
 
 fn apt_get(args: &[&str], packages: &[&str], runner: &mut Runner) -> Result<(), Failure> {

@@ -5,7 +5,7 @@
 //! its output as the last thing on the screen. Parts that need no server get no
 //! server addresses: they prove that they need none.
 
-mod install;
+pub(crate) mod install;
 mod parts;
 pub(crate) mod servers;
 
@@ -61,6 +61,12 @@ pub(crate) enum Failure {
     /// One line for the user.
     Failed(String),
     Interrupted,
+}
+
+impl From<String> for Failure {
+    fn from(line: String) -> Self {
+        Failure::Failed(line)
+    }
 }
 
 /// Runs the selected parts and gives the exit code: 0, 1, or 130 if interrupted.
