@@ -18,20 +18,23 @@ pub(crate) fn page(root: &Path) -> io::Result<String> {
         let name = krate.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let manifest = fs::read_to_string(krate.join("Cargo.toml"))?;
         let Some((_, section)) = manifest.split_once("[features]\n") else { continue };
-        let mut comment = String::new();
+        // A comment speaks of all features that follow it, up to the next one.
+        let (mut comment, mut used) = (String::new(), false);
         for line in section.lines().take_while(|line| !line.starts_with('[')) {
             if let Some(more) = line.strip_prefix('#') {
+                if std::mem::take(&mut used) {
+                    comment.clear();
+                }
                 comment.push_str(more);
             } else if let Some((feature, _)) = line.split_once(" = ") {
-                if feature != "default" {
-                    if comment.is_empty() {
-                        return Err(missing(format!(
-                            "{name}: the feature `{feature}` has no comment"
-                        )));
-                    }
-                    let _ = writeln!(text, "| {name} | `{feature}` | {} |", cell(comment.trim()));
+                used = true;
+                if feature == "default" {
+                    continue;
                 }
-                comment.clear();
+                if comment.is_empty() {
+                    return Err(missing(format!("{name}: the feature `{feature}` has no comment")));
+                }
+                let _ = writeln!(text, "| {name} | `{feature}` | {} |", cell(comment.trim()));
             }
         }
     }
@@ -42,8 +45,8 @@ pub(crate) fn page(root: &Path) -> io::Result<String> {
 const HEAD: &str = "\
 # Features
 
-No feature of a crate is on by itself. `chassis`, the facade, has none: it takes the crates with
-what a service needs, the exporter for traces included.
+No feature is on by itself. `chassis`, the facade, takes the crates with what a service needs, the
+exporter for traces included; its own features add to that.
 
 | crate | feature | |
 |---|---|---|
