@@ -71,11 +71,11 @@ fn metrics_in(source: &Source, sources: &[Source]) -> Vec<(String, Metric)> {
         let Some(after) = rest.trim_start().strip_prefix(',').map(str::trim_start) else {
             continue;
         };
-        let help = match after.strip_prefix("help:").map_or(after, str::trim_start) {
-            text if text.starts_with('"') => literal(text).map(|(help, _)| help),
+        let text = after.strip_prefix("help:").map_or(after, str::trim_start);
+        let (help, rest) = match literal(text) {
+            Some((help, rest)) => (Some(help), rest),
             // Said once for several of them.
-            text if text.starts_with("help") => variable(&code[..at], "help"),
-            _ => None,
+            None => (variable(&code[..at], "help"), text.strip_prefix("help").unwrap_or_default()),
         };
         let (Some(help), true) = (help, called.is_some() || listed) else { continue };
         let kind = match called.copied() {
@@ -83,20 +83,15 @@ fn metrics_in(source: &Source, sources: &[Source]) -> Vec<(String, Metric)> {
             Some("counter" | "show") => "counter",
             _ => "histogram",
         };
-        let arguments = until_closed(rest);
+        let given = until_closed(rest).trim_start_matches([',', ' ', '\n']);
         let labels: BTreeSet<String> = if listed {
             // The rest is pushed where the table is used.
             let pushed = sources.iter().filter(|other| other.krate == source.krate);
             let pushed = pushed.flat_map(|other| other.code.split("labels.push(").skip(1));
-            labels(arguments).into_iter().chain(pushed.flat_map(labels_of_call)).collect()
-        } else if arguments.contains("&labels") {
-            labels(bound(&code[..at])).into_iter().collect()
-        } else if arguments.contains("&[") {
-            labels(arguments).into_iter().collect()
+            let pushed = pushed.flat_map(|rest| labels(until_closed(rest)));
+            labels(given).into_iter().chain(pushed).collect()
         } else {
-            // A closure that makes several of them: what it calls with.
-            let made = code.split_once("counter(name, help, &").map_or("", |(_, rest)| rest);
-            labels(until_closed(made)).into_iter().collect()
+            given_labels(code, at, given).into_iter().collect()
         };
         let name = if kind == "counter" { name + "_total" } else { name };
         found.push((name, Metric { kind, krate: source.krate.clone(), help, labels }));
@@ -113,13 +108,38 @@ fn labels(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The label of the pair that a call gets.
-fn labels_of_call(rest: &str) -> Vec<String> {
-    labels(until_closed(rest))
+/// The labels of a call whose name stands at `at` and whose arguments after the help are these.
+fn given_labels(code: &str, at: usize, given: &str) -> Vec<String> {
+    let Some(given) = given.strip_prefix('&') else {
+        // A closure that makes several of them: what it calls with.
+        let made = code.split_once("counter(name, help, &").map_or("", |(_, rest)| rest);
+        return labels(until_closed(made));
+    };
+    let name =
+        given.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap_or_default();
+    if given.starts_with('[') || given[name.len()..].starts_with('(') {
+        return listed_labels(code, given);
+    }
+    listed_labels(code, bound(&code[..at], name))
 }
 
-/// What `labels` was set to in the innermost block around the end of this text.
-fn bound(before: &str) -> &str {
+/// The labels of a list, or of the function that gives one.
+fn listed_labels(code: &str, value: &str) -> Vec<String> {
+    if let Some(list) = value.strip_prefix('[') {
+        let list = until_closed(list);
+        // A pair that was taken out of another list is called as its label is.
+        let letter = |c: char| c.is_ascii_lowercase() || c == '_';
+        let words = list.split(',').map(str::trim);
+        let words = words.filter(|word| !word.is_empty() && word.chars().all(letter));
+        return labels(list).into_iter().chain(words.map(str::to_owned)).collect();
+    }
+    let function = value.split('(').next().unwrap_or_default();
+    let body = code.split_once(&format!("fn {function}(")).map_or("", |(_, rest)| rest);
+    labels(body.split_once('{').map_or("", |(_, body)| until_closed(body)))
+}
+
+/// What this name was set to in the innermost block around the end of the text.
+fn bound<'a>(before: &'a str, name: &str) -> &'a str {
     let open = |text: &str| {
         let mut depth = 0_i32;
         text.chars().all(|c| {
@@ -127,8 +147,9 @@ fn bound(before: &str) -> &str {
             depth >= 0
         })
     };
-    let found = before.rmatch_indices("let labels = [").find(|(at, _)| open(&before[*at..]));
-    found.map_or("", |(at, start)| until_closed(&before[at + start.len()..]))
+    let start = format!("let {name} = ");
+    let found = before.rmatch_indices(&start).find(|(at, _)| open(&before[*at..]));
+    found.map_or("", |(at, start)| &before[at + start.len()..])
 }
 
 /// What the variable was last set to.

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use super::failed;
 use super::site::{Probe, Site, serve};
 use crate::process::{Daemon, Runner, Stop};
 use crate::test::{Failure, install};
@@ -72,8 +73,10 @@ pub(super) fn check(book: &Path, site: &Site, runner: &mut Runner) -> Result<Vec
     let (sender, reports) = channel();
     let page = PAGE.replace("PAGES", &pages.join(","));
     let probe = Probe { head: HEAD.to_owned(), page, report: sender };
-    let server = serve(book, 0, Some(probe)).map_err(|error| format!("cannot listen: {error}"))?;
-    let profile = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
+    let server =
+        serve(book, 0, Some(probe)).map_err(|error| failed(format!("cannot listen: {error}")))?;
+    let profile =
+        tempfile::tempdir().map_err(|error| failed(format!("no temporary folder: {error}")))?;
     let mut command = Command::new(program);
     command
         .args(["--headless", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"])
@@ -85,7 +88,7 @@ pub(super) fn check(book: &Path, site: &Site, runner: &mut Runner) -> Result<Vec
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let mut browser = Daemon::start(&mut command, Stop::Terminate)
-        .map_err(|error| format!("{program} does not start: {error}"))?;
+        .map_err(|error| failed(format!("{program} does not start: {error}")))?;
 
     let tick = Duration::from_millis(200);
     let mut left = AT_LEAST.max(PER_PAGE * u32::try_from(pages.len()).unwrap_or(u32::MAX));
@@ -93,7 +96,7 @@ pub(super) fn check(book: &Path, site: &Site, runner: &mut Runner) -> Result<Vec
         match reports.recv_timeout(Duration::ZERO) {
             Ok(report) => break report,
             Err(RecvTimeoutError::Disconnected) => {
-                return Err("the page server ended".to_owned().into());
+                return Err(failed("the page server ended"));
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -101,11 +104,11 @@ pub(super) fn check(book: &Path, site: &Site, runner: &mut Runner) -> Result<Vec
             return Err(Failure::Interrupted);
         }
         if let Ok(Some(status)) = browser.exited() {
-            return Err(format!("{program} ended early: {status}").into());
+            return Err(failed(format!("{program} ended early: {status}")));
         }
         left = left.saturating_sub(tick);
         if left.is_zero() {
-            return Err(format!("{program} did not report in time").into());
+            return Err(failed(format!("{program} did not report in time")));
         }
     };
     drop(browser);

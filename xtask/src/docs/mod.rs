@@ -53,7 +53,7 @@ impl Options {
 /// Runs the command and gives the exit code: 0, 1, or 130 if interrupted.
 pub fn run(root: &Path, options: Options) -> ExitCode {
     let result = Runner::install()
-        .map_err(|error| Failure::Failed(format!("cannot listen for Ctrl-C: {error}")))
+        .map_err(|error| failed(format!("cannot listen for Ctrl-C: {error}")))
         .and_then(|mut runner| run_with(root, options, &mut runner));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,6 +82,11 @@ fn run_with(root: &Path, options: Options, runner: &mut Runner) -> Result<(), Fa
     Ok(())
 }
 
+/// A failure in one line for the user.
+fn failed(line: impl Into<String>) -> Failure {
+    Failure::Failed(line.into())
+}
+
 /// Where the built book lies.
 fn book(root: &Path) -> PathBuf {
     root.join("target/book")
@@ -100,14 +105,15 @@ fn run_command(command: &mut Command, runner: &mut Runner) -> Result<(), Failure
     let name = command.get_program().to_string_lossy().into_owned();
     match runner.run(command) {
         Ok(End::Exited(status)) if status.success() => Ok(()),
-        Ok(End::Exited(status)) => Err(Failure::Failed(format!("{name}: {status}"))),
+        Ok(End::Exited(status)) => Err(failed(format!("{name}: {status}"))),
         Ok(End::Interrupted) => Err(Failure::Interrupted),
-        Err(error) => Err(Failure::Failed(format!("{name} does not start: {error}"))),
+        Err(error) => Err(failed(format!("{name} does not start: {error}"))),
     }
 }
 
 fn check(root: &Path, runner: &mut Runner) -> Result<(), Failure> {
-    let site = Site::read(&book(root)).map_err(|error| format!("the built book: {error}"))?;
+    let site =
+        Site::read(&book(root)).map_err(|error| failed(format!("the built book: {error}")))?;
     let mut problems = summary::check(&root.join("docs/src"));
     problems.extend(links::check(&site));
     println!("docs: {} pages, {} links and anchors checked", site.pages.len(), site.references());
@@ -119,8 +125,8 @@ fn check(root: &Path, runner: &mut Runner) -> Result<(), Failure> {
     }
     match problems.len() {
         0 => Ok(()),
-        1 => Err(Failure::Failed("1 problem".to_owned())),
-        n => Err(Failure::Failed(format!("{n} problems"))),
+        1 => Err(failed("1 problem")),
+        n => Err(failed(format!("{n} problems"))),
     }
 }
 
@@ -128,7 +134,7 @@ fn serve(root: &Path, program: &Path, runner: &mut Runner) -> Result<(), Failure
     const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
     let server = site::serve(&book(root), 3000, None)
         .or_else(|_| site::serve(&book(root), 0, None))
-        .map_err(|error| format!("cannot listen: {error}"))?;
+        .map_err(|error| failed(format!("cannot listen: {error}")))?;
     println!("docs: http://{}/ shows the book; Ctrl-C ends it", server.address);
     let mut built = summary::newest(&root.join("docs"));
     while !runner.pause(LOOK) {

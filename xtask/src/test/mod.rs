@@ -63,12 +63,6 @@ pub(crate) enum Failure {
     Interrupted,
 }
 
-impl From<String> for Failure {
-    fn from(line: String) -> Self {
-        Failure::Failed(line)
-    }
-}
-
 /// Runs the selected parts and gives the exit code: 0, 1, or 130 if interrupted.
 pub fn run(root: &Path, options: &Options) -> ExitCode {
     if options.list {
