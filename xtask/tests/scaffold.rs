@@ -2,7 +2,7 @@
 //! answers.
 //!
 //! It is built into this workspace's target folder with this workspace's profile, so that the
-//! dependencies need no second build: that leaves the crates themselves, about 40 s of one core.
+//! dependencies need no second build: that leaves the crates themselves, about a minute of one core.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

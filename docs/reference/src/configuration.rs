@@ -20,6 +20,8 @@ struct Everything {
     broker: chassis::messaging::BrokerConfig,
     outbox: chassis::messaging::outbox::OutboxConfig,
     consumer: chassis::messaging::ConsumerConfig,
+    requester: chassis::messaging::request::RequesterConfig,
+    responder: chassis::messaging::request::ResponderConfig,
     saga: chassis::messaging::saga::SagaConfig,
     discovery: chassis::discovery::DiscoveryConfig,
     client: chassis::discovery::ClientConfig,
@@ -37,6 +39,8 @@ const SECTIONS: &[(&str, &str, &str, &str)] = &[
     ("broker", "chassis-messaging", "BrokerConfig", "The broker."),
     ("outbox", "chassis-messaging", "OutboxConfig", "The outbox and its relay."),
     ("consumer", "chassis-messaging", "ConsumerConfig", "A consumer."),
+    ("requester", "chassis-messaging", "RequesterConfig", "Requests with replies over the broker."),
+    ("responder", "chassis-messaging", "ResponderConfig", "Replies to such requests."),
     ("saga", "chassis-messaging", "SagaConfig", "The runner of sagas."),
     ("discovery", "chassis-discovery", "DiscoveryConfig", "Where other services are."),
     (

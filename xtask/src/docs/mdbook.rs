@@ -4,7 +4,7 @@
 //! installed by cargo, which everyone who builds this repository has: a release archive
 //! would be quicker, but is another host to trust and another platform table to keep. Only
 //! the search is built in, and without optimisation: watching and serving are a few lines
-//! here, and the book is small. That takes 70 s of one core instead of several minutes.
+//! here, and the book is small. That takes about a minute and a half of one core.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,7 +32,7 @@ pub(super) fn obtain(root: &Path, runner: &mut Runner) -> Result<PathBuf, Failur
         .arg(&tools)
         // Outside of the workspace's own build, whose lock a running test may hold.
         .env("CARGO_TARGET_DIR", tools.join("build"))
-        // Nobody debugs it, and without it a quarter of the time is saved.
+        // Nobody debugs it or builds it twice.
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .env("CARGO_INCREMENTAL", "0");
     run_command(&mut command, runner)?;
