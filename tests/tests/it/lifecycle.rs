@@ -98,7 +98,7 @@ impl Registrar for NotedRegistry {
             let lease = self.0.register(target, endpoint).await?;
             journal.note(format!("{protocol} registered"));
             Ok(Lease::new(move || {
-                lease.release();
+                drop(lease);
                 journal.note(format!("{protocol} deregistered"));
             }))
         })
