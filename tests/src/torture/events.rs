@@ -24,7 +24,8 @@ impl Event for Changed {
     }
 }
 
-/// Something that no handler can handle.
+/// Something that no handler can handle, among what they can: a topic with nothing else
+/// would be left alone, and its messages take long to become dead letters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Poison {
     /// The id of the message.
@@ -34,7 +35,7 @@ pub struct Poison {
 }
 
 impl Event for Poison {
-    const TOPIC: &'static str = "torture.poison";
+    const TOPIC: &'static str = Changed::TOPIC;
     const TYPE: &'static str = "torture-poison.v1";
 
     fn key(&self) -> Option<String> {

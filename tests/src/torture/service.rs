@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use chassis::data::{DatabaseConfig, Db};
+use chassis::messaging::consumer::PauseConfig;
 use chassis::messaging::inbox::Inbox;
 use chassis::messaging::outbox::{Outbox, OutboxConfig};
 use chassis::messaging::saga::{SagaConfig, Sagas};
@@ -67,6 +68,12 @@ impl Default for Config {
                 max_attempts: 40,
                 retry_delay: Duration::from_millis(100),
                 max_retry_delay: Duration::from_millis(500),
+                // A database that is away trips it; then the work must go on in time.
+                pause: PauseConfig {
+                    first: Duration::from_millis(500),
+                    longest: most,
+                    ..PauseConfig::default()
+                },
                 ..ConsumerConfig::default()
             },
             saga: SagaConfig {
@@ -143,7 +150,7 @@ impl Service {
             .with(work.outbox.relay(broker))
             .with(sagas.runner())
             .with(self.consumer(MIRROR).on(changed).on(poison))
-            .with(self.consumer(LEDGER).on(entered))
+            .with(self.consumer(LEDGER).on(entered).on(poison))
             .with(self.consumer(DESK).on(asked))
             .with(buyer.on(answered))
     }
