@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use chassis_resilience::{Class, Settle, Verdict};
 use chassis_resilience::breaker::{BreakerSettings, CircuitBreaker, Permit, State};
+use chassis_resilience::{Class, Settle, Verdict};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -93,10 +93,8 @@ impl Node {
     /// the state is then, so that the last of two changes wins.
     pub(crate) fn judge(&self) {
         self.together.change(|health| {
-            let closed = !matches!(
-                self.breaker.state(),
-                State::Open | State::HalfOpen | State::ForcedOpen
-            );
+            let closed =
+                !matches!(self.breaker.state(), State::Open | State::HalfOpen | State::ForcedOpen);
             self.set_standing(health.judge(self.standing(), closed));
         });
     }

@@ -165,18 +165,16 @@ impl<S: Clone> Pool<S> {
 
     fn all_open(&self, retry_in: Duration) -> Refused {
         self.together.shown.all_open();
-        Refused::AllOpen(AllOpen {
-            target: self.target.clone(),
-            circuit: CircuitOpen { retry_in },
-        })
+        Refused::AllOpen(AllOpen { target: self.target.clone(), circuit: CircuitOpen { retry_in } })
     }
 
     /// The endpoint that a key belongs to, or the next one that can take it.
     fn by_key(&mut self, affinity: Affinity, mode: Mode, now: Instant) -> Option<Choice> {
         let ring = self.ring.take().unwrap_or_else(|| {
-            let owners = self.members.iter().map(|member| {
-                (hash::of_address(member.endpoint.address), member.endpoint.weight)
-            });
+            let owners = self
+                .members
+                .iter()
+                .map(|member| (hash::of_address(member.endpoint.address), member.endpoint.weight));
             Ring::new(owners)
         });
         let view = self.view(mode, now);

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
-use super::error::NoEndpoints;
 use super::affinity::Affinity;
+use super::error::NoEndpoints;
 use super::node::Call;
 use super::pool::{Picked, Pool, Refused};
 use super::settings::BalanceSettings;

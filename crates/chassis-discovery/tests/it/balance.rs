@@ -306,3 +306,37 @@ async fn a_registry_that_is_down_for_a_minute_fails_no_call() {
     balance.oneshot(()).await.unwrap().unwrap();
     assert!(calls > 10_000, "{calls}");
 }
+
+/// The 99th percentile of the times of many calls, six at a time, where the first of three
+/// endpoints takes `first` and the others 20 ms.
+async fn p99(first: Duration) -> Duration {
+    let world = World::default();
+    world.set(1, Behaviour::Answer(first));
+    for port in 2..=3 {
+        world.set(port, Behaviour::Answer(Duration::from_millis(20)));
+    }
+    let balance = balance(Updates::fixed(endpoints(1..=3)), &world);
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let balance = balance.clone();
+        callers.spawn(async move {
+            let mut times = Vec::new();
+            for _ in 0..500 {
+                let begun = tokio::time::Instant::now();
+                balance.clone().oneshot(()).await.unwrap().unwrap();
+                times.push(begun.elapsed());
+            }
+            times
+        });
+    }
+    let mut times: Vec<Duration> = callers.join_all().await.into_iter().flatten().collect();
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_ten_times_slower_does_not_make_the_tail() {
+    let none_slow = p99(Duration::from_millis(20)).await;
+    let one_slow = p99(Duration::from_millis(200)).await;
+    assert!(one_slow <= none_slow.mul_f64(1.5), "{one_slow:?} beside {none_slow:?}");
+}

@@ -12,10 +12,10 @@ use chassis_resilience::{Decision, HedgePolicy, RetryPolicy};
 use http::{HeaderMap, Request, Response};
 use tokio::time::Instant;
 
-use super::{Idempotent, LongLived};
 use super::answer::Answer;
 use super::error::{is_not_sent, is_refused};
 use super::replay::Replay;
+use super::{Idempotent, LongLived};
 use crate::call::outcome::Outcome;
 use crate::status::PUSHBACK;
 
@@ -142,7 +142,10 @@ mod tests {
         if let Some(text) = pushback {
             status.metadata_mut().insert(PUSHBACK, text.parse().unwrap());
         }
-        Answer::peek(status.into_http(), &mut std::task::Context::from_waker(std::task::Waker::noop()))
+        Answer::peek(
+            status.into_http(),
+            &mut std::task::Context::from_waker(std::task::Waker::noop()),
+        )
     }
 
     fn decide(idempotent: bool, result: Result<Response<Answer>, BoxError>) -> Decision {
@@ -160,10 +163,9 @@ mod tests {
     #[test]
     fn a_refused_stream_is_told_from_a_broken_one() {
         let policy = Policy::new(false);
-        for (reason, expected) in [
-            (h2::Reason::REFUSED_STREAM, Decision::Refused),
-            (h2::Reason::CANCEL, Decision::Done),
-        ] {
+        for (reason, expected) in
+            [(h2::Reason::REFUSED_STREAM, Decision::Refused), (h2::Reason::CANCEL, Decision::Done)]
+        {
             let error = h2::Error::from(reason).into();
             assert_eq!(policy.decide(1, &request(), Err(&error)), expected);
         }

@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use chassis_core::metrics::{Counter, Metrics};
 use chassis_core::Deadline;
+use chassis_core::metrics::{Counter, Metrics};
 use chassis_discovery::{ClientConfig, Target};
 use http::{HeaderName, HeaderValue, Request, Response, Uri};
 use pin_project_lite::pin_project;

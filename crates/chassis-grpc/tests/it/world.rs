@@ -81,7 +81,7 @@ impl Endpoints {
     }
 
     pub(crate) fn remove_first(&mut self) {
-        self.leases.remove(0).release();
+        drop(self.leases.remove(0));
     }
 
     pub(crate) fn discovery(&self) -> Discovery {

@@ -197,7 +197,9 @@ impl Client {
     /// Any failure to get an answer: `NO_ENDPOINTS`, `CIRCUIT_OPEN`, `TOO_MANY_CALLS`,
     /// `CONNECT_FAILED`, `CONNECTION_LOST`, `ATTEMPT_TIMEOUT`, `DEADLINE_EXCEEDED`.
     pub async fn call(&self, request: Request<Body>) -> Result<http::Response<Body>> {
-        let (response, _) = self.send(request.map(|body| Payload::from_body(body, self.0.config.max_replay))).await?;
+        let (response, _) = self
+            .send(request.map(|body| Payload::from_body(body, self.0.config.max_replay)))
+            .await?;
         Ok(response)
     }
 

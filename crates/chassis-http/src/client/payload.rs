@@ -165,7 +165,9 @@ impl http_body::Body for Taken {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_some_and(|body| body.read.is_empty() && http_body::Body::is_end_stream(&body.rest))
+        self.body
+            .as_ref()
+            .is_some_and(|body| body.read.is_empty() && http_body::Body::is_end_stream(&body.rest))
     }
 
     fn size_hint(&self) -> SizeHint {

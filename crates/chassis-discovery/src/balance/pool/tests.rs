@@ -184,8 +184,7 @@ fn calls_stay_in_their_zone_and_spill_over_when_it_is_full() {
     let mut world = World::of(pool(two_zones(), settings));
     let outside = world.calls(10_000, well).iter().filter(|port| **port < 10).count();
     assert!(outside < 100, "{outside} left the zone");
-    let held: Vec<Picked<u16>> =
-        (0..400).map(|_| picked(&mut world.pool, world.now)).collect();
+    let held: Vec<Picked<u16>> = (0..400).map(|_| picked(&mut world.pool, world.now)).collect();
     let outside = held.iter().filter(|place| place.service < 10).count();
     assert!((50..200).contains(&outside), "{outside} of 400 spilled over");
 }
