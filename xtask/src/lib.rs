@@ -5,7 +5,7 @@
 //! integration test of the package `chassis-tests`.
 //!
 //! In reading order: [`tidy`] holds the rules of the house, [`mod@test`] runs every
-//! check that the repository has, [`bench`] measures, [`torture`] looks for what is lost
+//! check that the repository has, [`mod@bench`] measures, [`torture`] looks for what is lost
 //! under faults, [`compose`] runs the shop in containers and breaks it, [`docs`] builds and
 //! checks the book, [`scaffold`] makes a new service, and [`process`] starts and stops what
 //! they need.

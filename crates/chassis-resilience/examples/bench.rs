@@ -168,7 +168,7 @@ async fn opening(wanted: &Wanted) {
 }
 
 async fn fails_if_odd(request: u32) -> Result<u32, BoxError> {
-    if request % 2 == 0 { Ok(request) } else { Err("failed".into()) }
+    if request.is_multiple_of(2) { Ok(request) } else { Err("failed".into()) }
 }
 
 async fn failures_until_open<S, E>(mut service: S, is_open: impl Fn(&E) -> bool) -> f64
