@@ -3,6 +3,7 @@
 //!
 //! It is built into this workspace's target folder with this workspace's profile, so that the
 //! dependencies need no second build: that leaves the crates themselves, about a minute of one core.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
