@@ -299,7 +299,7 @@ proptest! {
         let (feed, updates) = Updates::channel();
         let mut set: Vec<u16> = (0..6).collect();
         let set_of = |ports: &[u16]| {
-            let zone = |port: u16| if port % 2 == 0 { "a" } else { "b" };
+            let zone = |port: u16| if port.is_multiple_of(2) { "a" } else { "b" };
             ports.iter().map(|p| endpoint(*p).with_zone(zone(*p))).collect::<Vec<_>>()
         };
         feed.publish(set_of(&set));
