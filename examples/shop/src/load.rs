@@ -52,9 +52,7 @@ async fn run(load: &Load) -> Result<()> {
     let customers = (0..load.customers).map(|number| {
         let name = client.own(&format!("customer-{number}"));
         let (client, counts) = (&client, &counts);
-        async move {
-            order(client, load, &name, until, counts).await.map(|orders| (name, orders))
-        }
+        async move { order(client, load, &name, until, counts).await.map(|orders| (name, orders)) }
     });
     let baskets = join_all(customers).await.into_iter().collect::<Result<Vec<_>>>()?;
     let accepted = started.elapsed();

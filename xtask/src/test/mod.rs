@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use crate::process::{End, Runner};
 use parts::{PARTS, Part, Step};
-use servers::{Servers, Use};
 pub(crate) use servers::failed;
+use servers::{Servers, Use};
 
 /// What the command line of `test` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
