@@ -25,6 +25,7 @@ struct Everything {
     saga: chassis::messaging::saga::SagaConfig,
     discovery: chassis::discovery::DiscoveryConfig,
     client: chassis::discovery::ClientConfig,
+    chaos: chassis::discovery::ChaosConfig,
 }
 
 /// Section, crate, type, and what the section is for.
@@ -50,6 +51,7 @@ const SECTIONS: &[(&str, &str, &str, &str)] = &[
         "A client of one service. A service names such a section after whom it calls, \
          such as `payment`.",
     ),
+    ("chaos", "chassis-discovery", "ChaosConfig", "Faults in the calls that a service makes."),
 ];
 
 /// Settings types that are made of sections and have none of their own.

@@ -28,11 +28,13 @@ impl Callees {
     /// # Errors
     /// Client settings that cannot work.
     pub fn new(app: &App, config: &Config, discovery: &Discovery) -> Result<Callees> {
+        let chaos = config.chaos.chaos(app.env().operations());
         // Every call that a checkout makes may be repeated: the contracts say so.
         let channel = |service: &str, client| {
             Channel::builder(service, discovery)
                 .config(client)
                 .idempotent(true)
+                .chaos(&chaos)
                 .metrics(app.metrics())
                 .build()
         };

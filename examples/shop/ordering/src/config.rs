@@ -5,7 +5,7 @@ use std::time::Duration;
 use chassis::Secret;
 use chassis::core::config::duration;
 use chassis::data::DatabaseConfig;
-use chassis::discovery::{ClientConfig, DiscoveryConfig};
+use chassis::discovery::{ChaosConfig, ClientConfig, DiscoveryConfig};
 use chassis::messaging::outbox::OutboxConfig;
 use chassis::messaging::saga::SagaConfig;
 use chassis::messaging::{BrokerConfig, ConsumerConfig};
@@ -37,6 +37,8 @@ pub struct Config {
     pub inventory: ClientConfig,
     /// How the payment service is called.
     pub payment: ClientConfig,
+    /// Whether faults may be put into these calls.
+    pub chaos: ChaosConfig,
     /// How long a confirmed order may wait for its parcel before a person is asked.
     #[serde(with = "duration")]
     pub parcel_within: Duration,
@@ -67,6 +69,7 @@ impl Default for Config {
                 attempt_timeout: Duration::from_secs(7),
                 ..ClientConfig::default()
             },
+            chaos: ChaosConfig::default(),
             parcel_within: Duration::from_secs(24 * 60 * 60),
         }
     }

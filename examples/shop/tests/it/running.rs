@@ -26,7 +26,7 @@ async fn it_says_what_starts_and_where_everything_is() {
     }
 
     let (status, products) = get(shop.gateway, "/api/products").await;
-    assert_eq!((status, products["products"].as_array().unwrap().len()), (200, 6));
+    assert_eq!((status, products["products"].as_array().unwrap().len()), (200, 7));
     assert_eq!(get(shop.admin, "/readyz").await.0, 200);
     for file in ["catalog.db", "inventory.db", "ordering.db", "broker"] {
         assert!(data.path().join(file).exists(), "{file}");

@@ -369,8 +369,8 @@ mod tests {
         lines.arrive(2, Some("a"), 2, 9, at(5));
         assert!(lines.next().is_none());
         lines.arrive(1, Some("a"), 1, 9, at(5));
-        let order: Vec<_> = std::iter::from_fn(|| lines.next()).map(|(seq, _)| seq).collect();
-        assert_eq!(order, [1, 2, 3]);
+        let key_order: Vec<_> = std::iter::from_fn(|| lines.next()).map(|(seq, _)| seq).collect();
+        assert_eq!(key_order, [1, 2, 3]);
     }
 
     #[test]

@@ -27,8 +27,15 @@ async fn the_list_is_ordered_by_sku() {
     let mut client = CatalogClient::new(api::grpc::routes(&catalog).into_routes());
     let list = client.list_products(ListProductsRequest {}).await.unwrap().into_inner();
     let skus: Vec<&str> = list.products.iter().map(|product| product.sku.as_str()).collect();
-    let expected =
-        ["espresso-cup", "latte-glass", "moka-pot", "rare-teapot", "sold-out-mug", "tea-bowl"];
+    let expected = [
+        "espresso-cup",
+        "latte-glass",
+        "moka-pot",
+        "paper-filter",
+        "rare-teapot",
+        "sold-out-mug",
+        "tea-bowl",
+    ];
     assert_eq!(skus, expected);
 }
 
