@@ -20,7 +20,8 @@ Ask a running service, or step in, over its admin port.
 
 Usage: shop ops                               what it can be asked
        shop ops NAME [ARG=VALUE…]             ask it; the answer is JSON
-       shop saga list [STATE] [limit=N]       the newest sagas as a table
+       shop saga list [STATE] [limit=N]       the newest sagas as a table; before=ID turns
+                                              the page
        shop saga show SAGA                    where it is, why it waits, what each step changed
        shop saga diagram [SAGA]               Mermaid of the steps, and where it stands
        shop saga retry SAGA                   go on, if it is parked or between two tries
@@ -267,7 +268,11 @@ fn table(answer: &Value, now: i64) -> String {
         let age = now.saturating_sub(saga["started_at"].as_i64().unwrap_or(now));
         vec![text("key"), text("state"), text("step"), since(age), shortened(&text("why"))]
     });
-    columns(&["key", "state", "step", "started", "why"], rows)
+    let table = columns(&["key", "state", "step", "started", "why"], rows);
+    match answer["next"].as_str() {
+        Some(next) => format!("{table}\nthe next page: before={next}"),
+        None => table,
+    }
 }
 
 fn shortened(why: &str) -> String {
@@ -413,7 +418,11 @@ mod tests {
                 "key": "k & ü", "state": state, "step": "ask", "started_at": 0,
                 "why": "x".repeat(200),
             });
-            Ok(json!({ "sagas": if state == "parked" { json!([]) } else { json!([saga]) } }))
+            let sagas = if state == "parked" { json!([]) } else { json!([saga]) };
+            match operations::text(&args, "before") {
+                Ok(before) => Ok(json!({ "sagas": sagas, "next": format!("{before}-next") })),
+                Err(_) => Ok(json!({ "sagas": sagas })),
+            }
         });
         offered.read("sagas/greet/diagram", "Draws.", |_| async {
             Ok(json!({ "mermaid": "flowchart TD\n" }))
@@ -448,6 +457,8 @@ mod tests {
         let line = list.lines().nth(1).unwrap();
         assert!(line.starts_with("k & ü  running  ask   ") && line.ends_with("xxx…"), "{list}");
         assert_eq!(ask("saga list parked").await.unwrap(), "No sagas.");
+        let page = ask("saga list running before=7").await.unwrap();
+        assert!(page.ends_with("the next page: before=7-next"), "{page}");
         assert_eq!(ask("saga diagram").await.unwrap(), "flowchart TD\n");
         assert_eq!(ask("saga show saga=a&b=ü/%").await.unwrap(), "{\n  \"id\": \"a&b=ü/%\"\n}");
         let told = ask("ops sagas/greet/skip saga=a reason=so").await.unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chassis_core::{BoxFuture, Result};
 use chassis_data::params;
+use chassis_messaging::broker::Tails;
 use chassis_messaging::{Broker, Message, Publisher};
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -44,6 +45,10 @@ impl Publisher for Timed {
             self.acks.lock().insert(id, Instant::now());
             Ok(())
         })
+    }
+
+    fn tails(&self) -> Option<&dyn Tails> {
+        self.broker.tails()
     }
 }
 

@@ -38,8 +38,15 @@ pub struct BrokerConfig {
     #[serde(with = "duration")]
     pub dead_letter_max_age: Duration,
     /// How many bytes of messages the embedded broker keeps. Where it is full it
-    /// drops what all groups have had, then refuses to take more.
+    /// drops what all groups have had, then refuses to take more (`BROKER_FULL`):
+    /// outbox rows wait. Dead letters are never dropped for room.
     pub max_bytes: u64,
+    /// The same for each JetStream stream that is created; 0 for no limit of its own.
+    ///
+    /// A server sets that much space aside for each stream when it is made, so a
+    /// default would exhaust a server with many streams. Without it, `max_age` and
+    /// the server's own limit (`max_file_store`, or that of the account) hold.
+    pub max_stream_bytes: u64,
     /// How many copies JetStream keeps of each stream that is created: 1, 3 or 5.
     pub replicas: usize,
 }
@@ -56,6 +63,7 @@ impl Default for BrokerConfig {
             max_age: Duration::from_secs(7 * 24 * 3600),
             dead_letter_max_age: Duration::from_secs(60 * 24 * 3600),
             max_bytes: 1024 * 1024 * 1024,
+            max_stream_bytes: 0,
             replicas: 1,
         }
     }
@@ -116,6 +124,12 @@ impl BrokerConfig {
         }
         if self.max_message_bytes == 0 || self.max_bytes < self.max_message_bytes as u64 {
             return refuse("broker: max_bytes must hold at least one message of max_message_bytes");
+        }
+        if self.max_stream_bytes != 0 && self.max_stream_bytes < self.max_message_bytes as u64 {
+            return refuse(
+                "broker: max_stream_bytes must be 0 or hold at least one message of \
+                 max_message_bytes",
+            );
         }
         if !matches!(self.replicas, 1 | 3 | 5) {
             return refuse("broker: replicas must be 1, 3 or 5");
@@ -212,6 +226,7 @@ mod tests {
             BrokerConfig { max_age: Duration::ZERO, duplicate_window: Duration::ZERO, ..default() },
             BrokerConfig { dead_letter_max_age: Duration::from_secs(1), ..default() },
             BrokerConfig { max_bytes: 10, ..default() },
+            BrokerConfig { max_stream_bytes: 10, ..default() },
             BrokerConfig { replicas: 2, ..default() },
         ] {
             assert_eq!(bad.validate().unwrap_err().reason(), "INVALID_BROKER_CONFIG");

@@ -8,7 +8,7 @@ use chassis_core::{BoxFuture, Probe, Result};
 use super::config::{BrokerConfig, BrokerUrl, Subscription};
 use super::embedded::Embedded;
 use super::jetstream::JetStream;
-use super::{Browse, Deliveries, Driver, MeasureLag, Publisher, Subscriber, Transient};
+use super::{Browse, Deliveries, Driver, MeasureLag, Publisher, Subscriber, Tails, Transient};
 use crate::message::Message;
 
 /// A broker. Clones share one connection.
@@ -131,6 +131,10 @@ impl Broker {
 impl Publisher for Broker {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<()>> {
         self.driver.publish(message)
+    }
+
+    fn tails(&self) -> Option<&dyn Tails> {
+        self.driver.tails()
     }
 }
 

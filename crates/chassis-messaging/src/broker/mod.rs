@@ -29,6 +29,7 @@ mod config;
 mod delivery;
 mod handle;
 mod lag;
+mod tail;
 mod transient;
 
 pub mod embedded;
@@ -46,6 +47,7 @@ pub use config::{BrokerConfig, BrokerUrl, Subscription};
 pub use delivery::{Acknowledge, Answer, Delivery};
 pub use handle::Broker;
 pub use lag::{Lag, MeasureLag};
+pub use tail::{Ledger, Tail, Tails, Watch, Witness};
 pub(crate) use transient::{ERROR_CODE, ERROR_MESSAGE, ERROR_REASON};
 pub use transient::{Parcel, Parcels, Transient};
 
@@ -65,6 +67,11 @@ pub trait Publisher: Send + Sync + 'static {
     /// `RESOURCE_EXHAUSTED` where the broker is full; `UNAVAILABLE` or
     /// `DEADLINE_EXCEEDED` where it does not answer.
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether it still has what it acknowledged, where it can be asked.
+    fn tails(&self) -> Option<&dyn Tails> {
+        None
+    }
 }
 
 /// Something that hands messages out.

@@ -8,11 +8,13 @@ use chassis_core::{Context, Error, Result, propagation, unix_ms};
 use chassis_data::{Backend, Db, Migrations, Tx, params};
 use serde::Serialize;
 
+use super::checkpoints;
 use super::clock::{Clock, DbTime, millis};
 use super::delayed::News;
 use super::parts::{PARTITIONS, Parts};
 use super::ping::Pinger;
 use super::relay::Relay;
+use super::replay::replay;
 use super::schema::{self, partition};
 use super::settings::OutboxConfig;
 use super::table::{Table, Want};
@@ -21,9 +23,6 @@ use crate::broker::Publisher;
 use crate::event::Event;
 use crate::failpoint;
 use crate::message::Message;
-
-/// Rows that one statement of a replay looks at.
-const REPLAY_STEP: i64 = 20_000;
 
 /// The outbox of one database. Cheap to clone.
 pub struct Outbox<B: Backend = sqlx::Any> {
@@ -398,25 +397,8 @@ impl<B: Backend> Outbox<B> {
     ///
     /// What the database says.
     pub async fn replay_since(&self, since: i64) -> Result<u64> {
-        const LAST: &str = "SELECT MAX(seq) FROM
-            (SELECT seq FROM chassis_outbox WHERE seq > $1 ORDER BY seq LIMIT $2) r";
-        const AGAIN: &str = "UPDATE chassis_outbox
-            SET state = 0, attempts = 0, next_at = 0, published_at = NULL
-            WHERE seq > $1 AND seq <= $2 AND state = 1 AND published_at >= $3";
-        let mut rows = 0;
-        let mut from = i64::MIN;
-        // In the order of `seq`, so that each key is replayed in its order; in steps,
-        // so that no statement takes long and no transaction is large.
-        loop {
-            let last = self.db.fetch_optional(LAST, params![from, REPLAY_STEP]).await?;
-            let last = last.map(|row| row.opt_int(0)).transpose()?.flatten();
-            let Some(last) = last else { return Ok(rows) };
-            let changed = self.db.execute(AGAIN, params![from, last, since]).await?;
-            if changed > 0 {
-                self.wake.wake(Parts::ALL);
-            }
-            rows += changed;
-            from = last;
-        }
+        let replayed = replay(self, "", since, i64::MAX).await?;
+        checkpoints::replayed_by_hand(&self.db, since, replayed.last).await?;
+        Ok(replayed.rows)
     }
 }

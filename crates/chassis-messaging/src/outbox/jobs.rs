@@ -121,7 +121,12 @@ impl<B: Backend> Worker<B> {
         let room = self.lanes.room() >= enough(self.config.window)
             && self.lanes.room_bytes() >= self.config.window_bytes / 4
             && !(self.crowded && self.lanes.held() > 0);
-        if free.is_empty() || !room || self.lanes.paused_until(self.time.estimate()).is_some() {
+        let paused = self.pause.is_asked();
+        if free.is_empty()
+            || paused
+            || !room
+            || self.lanes.paused_until(self.time.estimate()).is_some()
+        {
             return;
         }
         let hot = self.lanes.parts_with_full_keys();

@@ -21,7 +21,8 @@
 //! - A row may be appended for later ([`Outbox::append_after`]). It is as durable as any
 //!   other, is published when it is due, holds back nothing of its key until then, and
 //!   takes its place in it only then.
-//! - Published rows stay for a while, for [`Outbox::replay`].
+//! - Published rows stay for a while, for [`Outbox::replay`]. A broker that lost what
+//!   it had acknowledged is found out, and gets it again ([`OnLoss`]).
 //!
 //! When a duplicate is seen: a relay dies between the broker's acknowledgement
 //! and its mark, or is paused past its lease while a publish is under way, or the
@@ -35,9 +36,11 @@
 //!
 //! Read in this order: `handle` (what a service holds), `lanes` (what may be sent
 //! next), `lease` (how relays share), `worker` and `jobs` (the doing), `flight` (one
-//! publish), `delayed` (what is published later), `wake` and `ping` (who is told), `table`, `statements`,
-//! `own` and `schema` (the SQL), `operations` (what an operator may ask).
+//! publish), `delayed` (what is published later), `wake` and `ping` (who is told), `table`,
+//! `statements`, `own` and `schema` (the SQL), `losses`, `checkpoints`, `pause` and `replay`
+//! (a broker that lost something), `operations` (what an operator may ask).
 
+mod checkpoints;
 mod clock;
 mod delayed;
 mod flight;
@@ -45,12 +48,15 @@ mod handle;
 mod jobs;
 mod lanes;
 mod lease;
+mod losses;
 mod metrics;
 mod operations;
 mod own;
 mod parts;
+mod pause;
 mod ping;
 mod relay;
+mod replay;
 mod schema;
 mod settings;
 mod statements;
@@ -65,4 +71,4 @@ pub use clock::Clock;
 pub use handle::{Outbox, Parked};
 pub use ping::Pinger;
 pub use relay::Relay;
-pub use settings::OutboxConfig;
+pub use settings::{OnLoss, OutboxConfig};

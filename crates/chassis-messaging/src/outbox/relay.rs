@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::delayed::Delayed;
 use super::handle::Outbox;
+use super::losses;
 use super::operations;
 use super::worker::Worker;
 use crate::broker::Publisher;
@@ -59,7 +60,8 @@ impl<B: Backend> Component for Relay<B> {
             self.outbox.config.validate()?;
             operations::offer(&self.outbox, &env);
             let delayed = Delayed::new(self.outbox.clone(), &env);
-            let mut worker = Worker::new(*self, env.clone());
+            let (pause, _guard) = losses::guard(&self.outbox, &self.publisher, &env);
+            let mut worker = Worker::new(*self, env.clone(), pause);
             worker.begin().await?;
             // Ends with this future.
             let _delayed = AbortOnDropHandle::new(env.spawn(delayed.run(shutdown.clone())));

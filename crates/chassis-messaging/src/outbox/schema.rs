@@ -19,6 +19,7 @@
 
 use chassis_data::{Dialect, Migrations};
 
+use super::checkpoints;
 use super::parts::PARTITIONS;
 
 pub(crate) const PENDING: i64 = 0;
@@ -108,7 +109,8 @@ pub(crate) fn migrations(dialect: Dialect) -> Migrations {
         Dialect::Sqlite => tables,
         Dialect::Postgres => tables.step(7, "storage", STORAGE_POSTGRES),
     };
-    tables.step(8, "index of delayed rows", INDEX_DELAYED)
+    let tables = tables.step(8, "index of delayed rows", INDEX_DELAYED);
+    tables.step(20, "ends of streams", checkpoints::TAILS).step(21, "losses", checkpoints::LOSSES)
 }
 
 #[cfg(test)]

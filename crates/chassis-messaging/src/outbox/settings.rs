@@ -8,6 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use super::lanes::Limits;
 
+/// What to do about a broker that lost messages which it had acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLoss {
+    /// Alert, and publish again what may be lost, as far as it is within the grace.
+    #[default]
+    Replay,
+    /// Alert only: somebody decides, with the operation `outbox/replay`.
+    Alert,
+}
+
 /// Settings of the outbox relay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -52,6 +63,8 @@ pub struct OutboxConfig {
     pub clean_every: Duration,
     /// Rows removed by one statement.
     pub clean_batch: usize,
+    /// What to do about a broker that lost messages: `replay` or `alert`.
+    pub on_loss: OnLoss,
 }
 
 impl Default for OutboxConfig {
@@ -71,6 +84,7 @@ impl Default for OutboxConfig {
             grace: Duration::from_secs(60 * 60),
             clean_every: Duration::from_secs(60),
             clean_batch: 5000,
+            on_loss: OnLoss::Replay,
         }
     }
 }

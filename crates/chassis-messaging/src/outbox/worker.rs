@@ -21,6 +21,7 @@ use super::jobs::{Done, MARK_DELAY};
 use super::lanes::{Cause, Lanes, Verdict};
 use super::metrics::RelayMetrics;
 use super::parts::Parts;
+use super::pause::Pause;
 use super::ping;
 use super::relay::Relay;
 use super::settings::OutboxConfig;
@@ -45,6 +46,7 @@ pub(super) struct Worker<B: Backend> {
     pub(super) table: Arc<Table<B>>,
     pub(super) time: Arc<DbTime<B>>,
     publisher: Arc<dyn Publisher>,
+    pub(super) pause: Arc<Pause>,
     pub(super) lanes: Lanes<Message>,
     flights: FuturesUnordered<Flight>,
     pub(super) jobs: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -86,7 +88,7 @@ pub(super) struct Worker<B: Backend> {
 }
 
 impl<B: Backend> Worker<B> {
-    pub(super) fn new(relay: Relay<B>, env: Env) -> Self {
+    pub(super) fn new(relay: Relay<B>, env: Env, pause: Arc<Pause>) -> Self {
         let Relay { outbox, publisher } = relay;
         let now = Instant::now();
         let me = uuid::Uuid::now_v7().to_string();
@@ -105,6 +107,7 @@ impl<B: Backend> Worker<B> {
             table: Arc::new(Table::new(outbox.db.clone())),
             time: Arc::new(DbTime::new(outbox.db.clone(), outbox.clock.clone())),
             publisher,
+            pause,
             lanes: Lanes::new(outbox.config.limits()),
             flights: FuturesUnordered::new(),
             jobs: FuturesUnordered::new(),
@@ -197,11 +200,29 @@ impl<B: Backend> Worker<B> {
             self.due = Parts::ALL;
         }
         self.due = self.due.and(self.held());
+        self.obey();
+    }
+
+    /// Stops and goes on as it is told: see [`Pause`].
+    fn obey(&mut self) {
+        if !self.pause.is_asked() {
+            if self.pause.tell(false) {
+                self.due = self.held();
+            }
+            return;
+        }
+        let landed = self.flights.is_empty() && self.reading.is_empty();
+        if landed && self.lanes.unwritten() == 0 && !self.lanes.is_writing() {
+            Parts::ALL.iter().for_each(|part| self.lanes.drop_part(part));
+            self.pause.tell(true);
+        } else if self.lanes.unwritten() > 0 {
+            self.mark_at.get_or_insert_with(Instant::now);
+        }
     }
 
     /// Sends as much as the leases and the bounds allow.
     fn take_off(&mut self) {
-        if Instant::now() >= self.held_until {
+        if Instant::now() >= self.held_until || self.pause.is_asked() {
             return;
         }
         let now = self.time.estimate();

@@ -279,7 +279,24 @@ where
     ///
     /// What the database says.
     pub async fn list(&self, state: Option<SagaState>, limit: u32) -> Result<Vec<SagaView>> {
-        let instances = self.store.list(self.current().name, state, limit).await?;
+        self.list_before(None, state, limit).await
+    }
+
+    /// The next page of a [`list`](Sagas::list): the newest sagas that began before the
+    /// last one of the page before, `before`.
+    ///
+    /// Dropping the future has no effect.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn list_before(
+        &self,
+        before: Option<&SagaId>,
+        state: Option<SagaState>,
+        limit: u32,
+    ) -> Result<Vec<SagaView>> {
+        let instances = self.store.list(self.current().name, state, before, limit).await?;
         Ok(instances.into_iter().map(|instance| self.view(instance, Vec::new())).collect())
     }
 

@@ -41,28 +41,33 @@ impl<B: Backend> Store<B> {
         row.as_ref().map(Instance::read).transpose()
     }
 
-    /// The newest first.
+    /// The newest first; those that began before `before`, if it is given.
     pub(crate) async fn list(
         &self,
         definition: &str,
         state: Option<SagaState>,
+        before: Option<&SagaId>,
         limit: u32,
     ) -> Result<Vec<Instance>> {
         const ALL: &str = concat!(
             "SELECT ",
             columns!(),
-            " FROM chassis_saga WHERE definition = $1 ORDER BY id DESC LIMIT $2"
+            " FROM chassis_saga WHERE definition = $1 AND ($3 = '' OR id < $3)
+                ORDER BY id DESC LIMIT $2"
         );
         const OF_STATE: &str = concat!(
             "SELECT ",
             columns!(),
-            " FROM chassis_saga WHERE definition = $1 AND state = $3 ORDER BY id DESC LIMIT $2"
+            " FROM chassis_saga WHERE definition = $1 AND ($3 = '' OR id < $3) AND state = $4
+                ORDER BY id DESC LIMIT $2"
         );
         let limit = i64::from(limit);
+        let before = before.map_or("", SagaId::as_str);
         let rows = match state {
-            None => self.db.fetch_all(ALL, params![definition, limit]).await?,
+            None => self.db.fetch_all(ALL, params![definition, limit, before]).await?,
             Some(state) => {
-                self.db.fetch_all(OF_STATE, params![definition, limit, state.as_str()]).await?
+                let values = params![definition, limit, before, state.as_str()];
+                self.db.fetch_all(OF_STATE, values).await?
             }
         };
         rows.iter().map(Instance::read).collect()

@@ -5,7 +5,7 @@
 use std::future::Future;
 
 use chassis_core::operations::{optional, text};
-use chassis_core::{Env, Error, Result};
+use chassis_core::{BoxFuture, Env, Error, Result};
 use chassis_data::Backend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,7 +33,7 @@ where
     let name = |what: &str| format!("sagas/{}/{what}", sagas.current().name);
     operations.read(
         name("list"),
-        "Lists the newest sagas: state, limit (50).",
+        "Lists the newest sagas: state, limit (50), before (the `next` of the page before).",
         with(sagas, |sagas, args| async move { sagas.listed(&args).await }),
     );
     operations.read(
@@ -49,30 +49,81 @@ where
         "Draws the definition as Mermaid, with the place of a saga: id, key or saga, or none.",
         with(sagas, |sagas, args| async move { sagas.drawn(&args).await }),
     );
+    let hand = ByHand { env: env.clone(), saga: sagas.current().name.to_owned() };
     operations.write(
         name("retry"),
         "Lets a saga go on that is parked or between two tries: id, key or saga.",
-        with(sagas, |sagas, args| async move {
-            let id = sagas.named(&args).await?;
-            to_json(sagas.retry(&id).await?)
-        }),
+        with(
+            sagas,
+            hand.moves("retry", |sagas: Sagas<D, S, B>, args| async move {
+                let id = sagas.named(&args).await?;
+                sagas.retry(&id).await
+            }),
+        ),
     );
     operations.write(
         name("skip"),
         "Counts the step as done at which a saga is stuck: id, key or saga; reason.",
-        with(sagas, |sagas, args| async move {
-            let id = sagas.named(&args).await?;
-            to_json(sagas.skip(&id, &reason(&args)?).await?)
-        }),
+        with(
+            sagas,
+            hand.moves("skip", |sagas: Sagas<D, S, B>, args| async move {
+                let id = sagas.named(&args).await?;
+                sagas.skip(&id, &reason(&args)?).await
+            }),
+        ),
     );
     operations.write(
         name("compensate"),
         "Begins to undo a saga before its pivot: id, key or saga; reason.",
-        with(sagas, |sagas, args| async move {
-            let id = sagas.named(&args).await?;
-            to_json(sagas.compensate(&id, &reason(&args)?).await?)
-        }),
+        with(
+            sagas,
+            hand.moves("compensate", |sagas: Sagas<D, S, B>, args| async move {
+                let id = sagas.named(&args).await?;
+                sagas.compensate(&id, &reason(&args)?).await
+            }),
+        ),
     );
+}
+
+/// Counts what people do to sagas.
+#[derive(Clone)]
+struct ByHand {
+    env: Env,
+    saga: String,
+}
+
+impl ByHand {
+    /// An operation that moves a saga, which is counted where it does.
+    fn moves<T, F, Fut>(
+        &self,
+        name: &'static str,
+        run: F,
+    ) -> impl Fn(T, Value) -> BoxFuture<'static, Result<Value>> + Send + Sync + 'static
+    where
+        F: Fn(T, Value) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<SagaView>> + Send + 'static,
+    {
+        let hand = self.clone();
+        move |sagas, args| {
+            let (hand, moved) = (hand.clone(), run(sagas, args));
+            Box::pin(async move {
+                let view = moved.await?;
+                hand.count(name, &view);
+                to_json(view)
+            })
+        }
+    }
+
+    fn count(&self, name: &'static str, view: &SagaView) {
+        let (metrics, saga) = (self.env.metrics(), self.saga.as_str());
+        let help = "Sagas that a person moved, by what was done.";
+        metrics.counter("saga_by_hand", help, &[("saga", saga), ("move", name)]).inc();
+        if view.state.has_ended() {
+            let help = "Sagas that a person moved to their end.";
+            let labels = [("saga", saga), ("state", view.state.as_str())];
+            metrics.counter("saga_ended_by_hand", help, &labels).inc();
+        }
+    }
 }
 
 /// An operation with a handle of its own.
@@ -129,9 +180,18 @@ where
                 Error::invalid_argument("ARGUMENT_WRONG", message).with_field("state", name)
             })?),
         };
-        let limit = optional(args, "limit")?.unwrap_or(LIMIT).min(MAX_LIMIT);
-        let sagas = self.list(state, limit).await?;
-        Ok(json!({ "sagas": sagas.iter().map(line).collect::<Vec<_>>() }))
+        let limit = optional(args, "limit")?.unwrap_or(LIMIT).clamp(1, MAX_LIMIT);
+        let before = optional::<String>(args, "before")?.map(SagaId::from);
+        // One more than is shown tells whether there is another page.
+        let mut sagas = self.list_before(before.as_ref(), state, limit + 1).await?;
+        let more = sagas.len() > limit as usize;
+        sagas.truncate(limit as usize);
+        let next = sagas.last().filter(|_| more).map(|saga| saga.id.clone());
+        let lines: Vec<Value> = sagas.iter().map(line).collect();
+        Ok(match next {
+            Some(next) => json!({ "sagas": lines, "next": next }),
+            None => json!({ "sagas": lines }),
+        })
     }
 
     async fn drawn(&self, args: &Value) -> Result<Value> {

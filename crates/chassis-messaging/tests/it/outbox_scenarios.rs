@@ -148,11 +148,14 @@ pub(crate) async fn outbox<B: Backend>(db: &Db<B>, config: OutboxConfig) -> Outb
 pub(crate) struct Running {
     trigger: ShutdownTrigger,
     task: JoinHandle<Result<()>>,
-    env: Env,
+    pub(crate) env: Env,
 }
 
 impl Running {
-    pub(crate) async fn start<B: Backend>(outbox: &Outbox<B>, broker: &Fake) -> Running {
+    pub(crate) async fn start<B: Backend, P: Publisher + Clone>(
+        outbox: &Outbox<B>,
+        broker: &P,
+    ) -> Running {
         let env = Env::test("relay");
         let (trigger, shutdown) = Shutdown::new();
         let (ready, is_ready) = Ready::channel();

@@ -379,6 +379,22 @@ pub(crate) async fn the_admin_port_offers_it<B: Backend>(db: Db<B>) {
         (Some("key"), true)
     );
     assert_eq!(run("list", json!({ "state": "parked" })).await.unwrap(), json!({ "sagas": [] }));
+    // Page by page, each saga once, the newest first.
+    for number in 0..4 {
+        stage.start(&format!("more-{number}")).await;
+    }
+    let (mut keys, mut args) = (Vec::new(), json!({ "limit": "2" }));
+    loop {
+        let page = run("list", args).await.unwrap();
+        let sagas = page["sagas"].as_array().unwrap();
+        assert!(sagas.len() <= 2);
+        keys.extend(sagas.iter().map(|saga| saga["key"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => args = json!({ "limit": "2", "before": next }),
+            None => break,
+        }
+    }
+    assert_eq!(keys, ["more-3", "more-2", "more-1", "more-0", "key"]);
     let drawn = run("diagram", json!({})).await.unwrap();
     assert_eq!(drawn["mermaid"].as_str(), Some(stage.sagas.mermaid().as_str()));
     let drawn = run("diagram", json!({ "key": "key" })).await.unwrap();

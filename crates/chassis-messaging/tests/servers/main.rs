@@ -6,6 +6,7 @@ mod jetstream;
 mod on_jetstream;
 mod outbox_pg;
 mod saga_pg;
+mod streams;
 
 // What they share is more than these need.
 #[allow(dead_code, clippy::unwrap_used, clippy::expect_used)]

@@ -10,7 +10,7 @@ mod inbox_scenarios;
 #[path = "outbox_pg_scenarios.rs"]
 mod outbox_pg_scenarios;
 #[path = "../it/outbox_scenarios.rs"]
-mod outbox_scenarios;
+pub(crate) mod outbox_scenarios;
 
 /// A fresh database.
 async fn scratch<B: Backend>() -> Db<B> {

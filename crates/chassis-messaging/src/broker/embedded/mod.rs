@@ -20,6 +20,7 @@ mod files;
 mod group;
 mod lag;
 mod store;
+mod tail;
 mod transient;
 mod writer;
 
@@ -41,9 +42,10 @@ use self::store::Store;
 use self::transient::Listeners;
 use self::writer::{Command, Writer};
 use super::browse::{MAX_PAGE, PAGE_BYTES};
+use super::tail::{Ledger, StreamTail, lost_error};
 use super::{
     BrokerConfig, Browse, Deliveries, Driver, MeasureLag, Page, Publisher, Stored, Subscriber,
-    Subscription, Topics, Transient,
+    Subscription, Tails, Topics, Transient,
 };
 use crate::message::Message;
 use crate::topic::validate_topic;
@@ -74,6 +76,9 @@ struct Shared {
 struct Core {
     store: Store,
     clock: Clock,
+    ledger: Arc<Ledger>,
+    /// The end of the one stream that there is.
+    tail: Arc<StreamTail>,
     topics: Mutex<HashMap<String, Vec<Arc<Cell>>>>,
     /// Who listens to messages that are not stored.
     listeners: Listeners,
@@ -139,8 +144,11 @@ impl Embedded {
     async fn start(files: Files, config: &BrokerConfig) -> Result<Embedded> {
         let store = Store::open(files.folder()).await?;
         let bytes = store.bytes().await?;
+        let ledger = Arc::new(Ledger::default());
         let core = Arc::new(Core {
             store,
+            tail: ledger.of(""),
+            ledger,
             clock: Clock::start(),
             topics: Mutex::default(),
             listeners: Listeners::default(),
@@ -183,6 +191,9 @@ impl Publisher for Embedded {
         Box::pin(async move {
             let core = &self.shared.core;
             message.validate(core.max_message_bytes)?;
+            if core.tail.is_lost() {
+                return Err(lost_error("of the embedded broker"));
+            }
             let stored = self.shared.ask(|reply| Command::Publish(Arc::new(message), reply));
             tokio::time::timeout(core.publish_timeout, stored).await.unwrap_or_else(|_| {
                 Err(Error::deadline_exceeded(
@@ -191,6 +202,10 @@ impl Publisher for Embedded {
                 ))
             })
         })
+    }
+
+    fn tails(&self) -> Option<&dyn Tails> {
+        Some(self)
     }
 }
 

@@ -16,6 +16,8 @@ use chassis_data::{DatabaseConfig, Db, Migrations, Row, Tx, params};
 use sqlx::Sqlite;
 
 use super::group::{Changes, Progress, Seq};
+use super::tail;
+use crate::broker::tail::Found;
 use crate::broker::{Page, Stored, Topics};
 use crate::message::Message;
 
@@ -150,6 +152,22 @@ impl Store {
         let more = messages.len() >= most || size >= bytes;
         let next = messages.last().filter(|_| more).map(|stored| stored.position + 1);
         Ok(Page { messages, next })
+    }
+}
+
+impl Store {
+    /// What stands at a position: the message's topic, edition and id.
+    pub(super) async fn at(&self, position: Seq) -> Result<Found> {
+        let sql = "select topic, edition, id from messages where seq = $1";
+        let rows = self.db.fetch_all(sql, params![number(position)]).await?;
+        if let Some(row) = rows.first() {
+            let id = tail::name(row.text(0)?, row.text(1)?, row.text(2)?);
+            return Ok(Found::Message { id });
+        }
+        // Numbers are not given twice, also where the last message was removed.
+        let sql = "select seq from sqlite_sequence where name = 'messages'";
+        let rows = self.db.fetch_all(sql, params![]).await?;
+        Ok(Found::Nothing { last: first_number(&rows)? })
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::DropGuard;
 
 use super::files::Files;
 use super::group::{Changes, Group, Seq};
-use super::{BrokerConfig, Cell, Core, Reply, WINDOW, store};
+use super::{BrokerConfig, Cell, Core, Reply, WINDOW, store, tail};
 use crate::message::Message;
 
 /// The most commands of one transaction.
@@ -151,9 +151,18 @@ impl Writer {
         if publishes.is_empty() && dirty.is_empty() {
             return;
         }
+        let handed_over = self.core.tail.sent();
         match self.commit(&publishes, &dirty).await {
             Ok(outcome) => {
                 self.bytes += outcome.bytes;
+                let newest = outcome.stored.iter().zip(&publishes).rev();
+                let newest = newest.filter_map(|(stored, (message, _))| {
+                    Some((stored.as_ref().ok().copied().flatten()?, message))
+                });
+                if let Some((seq, message)) = newest.into_iter().next() {
+                    // The file is locked, so nobody takes its end away meanwhile.
+                    self.core.tail.stored(handed_over, seq, || tail::known_by(message));
+                }
                 for ((message, reply), stored) in publishes.into_iter().zip(outcome.stored) {
                     let answer = stored.map(|seq| {
                         if let Some(seq) = seq {

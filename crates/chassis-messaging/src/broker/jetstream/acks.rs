@@ -6,12 +6,14 @@
 //! CPU time in the client for each message).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::client::PublishErrorKind;
+use async_nats::jetstream::ErrorCode;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use chassis_core::{Code, Error, Result};
@@ -43,6 +45,8 @@ pub(super) struct Acknowledged {
 pub(super) enum Unstored {
     NoStream,
     TooLarge,
+    /// The stream, or the server, has no room.
+    Full(Refusal),
     TimedOut,
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -57,6 +61,9 @@ impl From<Unstored> for Error {
                 "MESSAGE_TOO_LARGE",
                 "the message is larger than the NATS server takes",
             ),
+            Unstored::Full(refusal) => {
+                unavailable("NATS has no room for the message").with_source(refusal)
+            }
             Unstored::Other(source) => {
                 unavailable("NATS did not store the message").with_source(source)
             }
@@ -210,7 +217,10 @@ fn read(answer: &Message) -> Result<Acknowledged, Unstored> {
         return Err(Unstored::NoStream);
     }
     match serde_json::from_slice::<Answer>(&answer.payload) {
-        Ok(Answer { error: Some(refusal), .. }) => Err(Unstored::Other(refusal.description.into())),
+        Ok(Answer { error: Some(refusal), .. }) if refusal.is_full() => {
+            Err(Unstored::Full(refusal))
+        }
+        Ok(Answer { error: Some(refusal), .. }) => Err(Unstored::Other(refusal.into())),
         Ok(Answer { seq, duplicate, .. }) => Ok(Acknowledged { sequence: seq, duplicate }),
         Err(error) => Err(Unstored::Other(error.into())),
     }
@@ -226,10 +236,35 @@ struct Answer {
     duplicate: bool,
 }
 
-#[derive(Deserialize)]
-struct Refusal {
+/// Why the server did not store a message, in its own words.
+#[derive(Debug, Deserialize)]
+pub(super) struct Refusal {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
     description: String,
 }
+
+impl Refusal {
+    /// The stream, the account or the server has no room.
+    fn is_full(&self) -> bool {
+        match ErrorCode(self.err_code) {
+            ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+            | ErrorCode::STORAGE_RESOURCES_EXCEEDED => true,
+            ErrorCode::STREAM_STORE_FAILED => self.description.contains("maximum bytes"),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.description, self.err_code)
+    }
+}
+
+impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 mod tests {
@@ -258,8 +293,10 @@ mod tests {
         // It may hold the fields of a success too.
         let full = r#"{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"},"stream":"A","seq":0}"#;
         assert!(
-            matches!(read(full), Err(Unstored::Other(why)) if why.to_string().contains("bytes"))
+            matches!(read(full), Err(Unstored::Full(why)) if why.to_string().contains("bytes"))
         );
+        let other = r#"{"error":{"code":400,"err_code":10070,"description":"wrong last sequence"},"seq":0}"#;
+        assert!(matches!(read(other), Err(Unstored::Other(_))));
         assert!(matches!(read("no JSON"), Err(Unstored::Other(_))));
         let nobody = super::read(&answer("a", "", Some(StatusCode::NO_RESPONDERS)));
         assert!(matches!(nobody, Err(Unstored::NoStream)));

@@ -17,6 +17,9 @@ use tokio::time::{Instant, sleep};
 
 use super::unavailable;
 
+/// The oldest version of the server, major and minor number.
+const OLDEST: (u32, u32) = (2, 9);
+
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -39,6 +42,9 @@ pub(super) async fn connect(
                 let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
                 connections.mark_unchanged();
                 let version = client.server_info().version;
+                if is_too_old(&version) {
+                    return Err(too_old(&names, &version));
+                }
                 tracing::info!(servers = %names, %version, "connected to NATS");
                 return Ok((client, connections));
             }
@@ -61,6 +67,26 @@ pub(super) async fn connect(
         tracing::warn!(servers = %names, %error, attempt, "NATS does not answer, trying again");
         sleep(wait).await;
     }
+}
+
+/// Whether a server lacks what is used here: naks with a delay, purges up to a
+/// position and consumers as they are since 2.9. A version that cannot be read counts
+/// as a development build.
+fn is_too_old(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST,
+        _ => false,
+    }
+}
+
+fn too_old(names: &str, version: &str) -> Error {
+    let (major, minor) = OLDEST;
+    let message = format!(
+        "NATS at {names} is version {version}, which is too old: install nats-server \
+         {major}.{minor} or newer (Debian 12 and later: apt-get install nats-server)"
+    );
+    Error::failed_precondition("BROKER_TOO_OLD", message)
 }
 
 /// Waits for JetStream, which comes up after the port does.
@@ -169,6 +195,51 @@ mod tests {
     fn a_bad_url_is_not_repeated() {
         let error = parse("nats://ada:sec ret@:x").unwrap_err();
         assert!(!error.chain().contains("ret"), "{}", error.chain());
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (version, expected) in [
+            ("2.8.4", true),
+            ("1.4.1", true),
+            ("2.9.10", false),
+            ("2.15.1", false),
+            ("2.10.0-beta.1", false),
+            ("3.0.0", false),
+            ("dev", false),
+        ] {
+            assert_eq!(is_too_old(version), expected, "{version}");
+        }
+    }
+
+    /// Greets as a server of this version does, and answers the client's ping.
+    async fn greet(listener: tokio::net::TcpListener, version: &str) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let info = serde_json::json!({
+            "server_id": "X", "server_name": "x", "version": version, "go": "go1", "host": "",
+            "port": 1, "headers": true, "max_payload": 1_048_576, "proto": 1, "client_id": 1,
+        });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(format!("INFO {info}\r\n").as_bytes()).await.unwrap();
+        let mut buffer = [0; 4096];
+        while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+            if stream.write_all(b"PONG\r\n").await.is_err() {
+                return;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_too_old_is_refused_with_what_to_install() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("nats://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(greet(listener, "2.8.4"));
+        let error = connect(&url, Duration::from_secs(10)).await.unwrap_err();
+        assert_eq!(error.reason(), "BROKER_TOO_OLD");
+        for word in ["2.8.4", "2.9 or newer", "apt-get install nats-server"] {
+            assert!(error.message().contains(word), "{error}");
+        }
+        server.abort();
     }
 
     #[tokio::test]

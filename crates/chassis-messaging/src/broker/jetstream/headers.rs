@@ -67,6 +67,18 @@ fn message_id(message: &Message) -> String {
     }
 }
 
+/// What the server knows a stored message by; empty where its publisher said nothing.
+pub(super) fn known_by(headers: &HeaderMap) -> String {
+    headers.get(names::MESSAGE_ID).map(|id| id.as_str().to_owned()).unwrap_or_default()
+}
+
+/// The same message for the server as another one: for a message whose repetition was
+/// dropped although the first one, at `gone`, is not there any more.
+pub(super) fn rename(headers: &mut HeaderMap, gone: u64) {
+    let name = format!("{}~{gone}", known_by(headers));
+    headers.insert(names::MESSAGE_ID, name.as_str());
+}
+
 /// Reads what any publisher may have written: a missing attribute gets a value
 /// that says so, and `fallback_id` stands for a missing id. Whether such a
 /// message can be handled is for the consumer to say.

@@ -6,12 +6,19 @@
 //! warning where one remembers ids for a shorter time than asked.
 //!
 //! Written against nats-server 2.9, so it uses one filter per consumer, no
-//! consumer backoff list and the bare `+TERM`.
+//! consumer backoff list and the bare `+TERM`; tested on 2.9 and 2.15. An older server
+//! is refused.
 //!
 //! What a server acknowledges it may still lose: it syncs to disk later (every
 //! two minutes by default; see `sync_interval` from 2.10 on), so the crash of a
-//! machine, unlike that of a process, can take the last messages. Keep published
-//! outbox rows for a while, and run three replicas where that matters.
+//! machine, unlike that of a process, can take the last messages. That is found out
+//! and said ([`Tails`]), and an [outbox](crate::outbox) publishes again what was lost;
+//! run three replicas where it should not come to that.
+//!
+//! A stream that reaches its `max_bytes` (`broker.max_stream_bytes`), or the limit of
+//! its server, refuses to take more, and is then rid of what
+//! all groups have had; a publish that finds no room even so is `RESOURCE_EXHAUSTED`
+//! with the reason `BROKER_FULL`.
 //!
 //! Order within a key: JetStream itself keeps none while several messages are in
 //! hand. The deliveries of one subscription do, by holding back what is behind
@@ -26,28 +33,34 @@ mod headers;
 mod key_order;
 mod lag;
 mod pull;
+mod room;
 mod streams;
+mod tail;
 mod time;
 mod transient;
 mod uncounted;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_nats::Statistics;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use chassis_core::{BoxFuture, Error, Result};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::acks::{Acknowledged, Acks, Unstored};
 use self::uncounted::Uncounted;
+use super::tail::{Ledger, StreamTail, lost_error};
 use super::{
     BrokerConfig, Browse, Deliveries, Driver, MeasureLag, Page, Publisher, Stored, Subscriber,
-    Subscription, Topics, Transient,
+    Subscription, Tails, Topics, Transient,
 };
 use crate::message::{DEAD_LETTER_BYTES, Message};
 use crate::topic::segment;
@@ -55,6 +68,9 @@ use crate::topic::segment;
 /// The server counts the headers as they are written, and a dead letter has more
 /// of them than its original.
 const PAYLOAD_ROOM: usize = DEAD_LETTER_BYTES + 16 * 1024;
+
+/// How often to look whether there is a connection again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How long closing waits for the server to take the last answers.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -70,10 +86,16 @@ struct Shared {
     config: BrokerConfig,
     /// Counts connections made; changes on each reconnect.
     connections: watch::Receiver<u64>,
-    /// Streams that are known to exist.
-    streams: Mutex<HashSet<String>>,
     /// By durable consumer: it outlives a subscription.
     uncounted: Mutex<HashMap<String, Arc<Mutex<Uncounted>>>>,
+    /// Counts the same, but before anything is sent over a new one.
+    statistics: Arc<Statistics>,
+    /// The ends of the streams that are known to exist.
+    ledger: Arc<Ledger>,
+    /// Counts how often a full stream was rid of what all groups have had.
+    rooms_made: AtomicU64,
+    /// When a stream was looked through for it in vain.
+    room_making: tokio::sync::Mutex<BTreeMap<String, Instant>>,
     closing: CancellationToken,
     /// The tasks of the subscriptions.
     pullers: TaskTracker,
@@ -89,7 +111,8 @@ impl JetStream {
     ///
     /// `UNAVAILABLE` where no server answers in time; `UNAUTHENTICATED` where it
     /// refuses the credentials; `FAILED_PRECONDITION` with the reason
-    /// `JETSTREAM_DISABLED` where it has no JetStream; `INVALID_ARGUMENT` for a
+    /// `BROKER_TOO_OLD` for a server before 2.9, or `JETSTREAM_DISABLED` where it has
+    /// no JetStream; `INVALID_ARGUMENT` for a
     /// URL that cannot be read.
     pub async fn connect(url: &str, config: &BrokerConfig) -> Result<JetStream> {
         let (client, connections) = connect::connect(url, config.connect_timeout).await?;
@@ -99,12 +122,15 @@ impl JetStream {
         let max_message_bytes = config.max_message_bytes.min(most);
         let acks = Acks::listen(context.client(), config.publish_timeout).await?;
         let shared = Shared {
+            statistics: context.client().statistics(),
             context,
             acks,
             config: BrokerConfig { max_message_bytes, ..config.clone() },
             connections,
-            streams: Mutex::default(),
             uncounted: Mutex::default(),
+            ledger: Arc::default(),
+            rooms_made: AtomicU64::new(0),
+            room_making: tokio::sync::Mutex::default(),
             closing: CancellationToken::new(),
             pullers: TaskTracker::new(),
         };
@@ -113,18 +139,43 @@ impl JetStream {
 }
 
 impl Shared {
-    async fn ensure_stream(&self, topic: &str) -> Result<()> {
-        let segment = segment(topic);
-        if !self.streams.lock().contains(segment) {
-            streams::ensure_stream(&self.context, segment, &self.config).await?;
-            self.streams.lock().insert(segment.to_owned());
+    fn connection(&self) -> u64 {
+        self.statistics.connects.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is a connection, and the stream of a topic was looked at over
+    /// it; at most as long as a publish may take.
+    async fn ready(&self, topic: &str) -> Result<Arc<StreamTail>> {
+        let client = self.context.client();
+        let tail = self.ledger.of(segment(topic));
+        if connect::is_connected(&client) && tail.is_seen(self.connection()) {
+            return Ok(tail);
         }
-        Ok(())
+        let looked = async {
+            let mut connections = self.connections.clone();
+            while !connect::is_connected(&client) {
+                // Told of a little before or after the state changes.
+                let _ = tokio::time::timeout(LOOK_AGAIN, connections.changed()).await;
+            }
+            self.ensure_stream(topic).await
+        };
+        let looked = tokio::time::timeout(self.config.publish_timeout, looked).await;
+        looked.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// Makes the stream of a topic where it is missing, after a look at its end: a
+    /// stream that is missing now may have been there before.
+    async fn ensure_stream(&self, topic: &str) -> Result<Arc<StreamTail>> {
+        let tail = self.ledger.of(segment(topic));
+        if !tail.is_seen(self.connection()) {
+            self.look_once(&tail).await?;
+        }
+        Ok(tail)
     }
 
     /// The stream is gone: look again before the next use.
     fn forget_stream(&self, topic: &str) {
-        self.streams.lock().remove(segment(topic));
+        self.ledger.of(segment(topic)).forget();
     }
 
     fn may_look(&self, topics: &Topics) -> Result<()> {
@@ -137,16 +188,37 @@ impl Shared {
             return Err(closed());
         }
         message.validate(self.config.max_message_bytes)?;
+        let mut headers = headers::encode(&message)?;
+        let topic = message.topic;
         for last_try in [false, true] {
-            self.ensure_stream(&message.topic).await?;
-            let headers = headers::encode(&message)?;
-            let (topic, payload) = (message.topic.clone(), message.payload.clone());
-            match self.acks.publish(topic, headers, payload).await {
-                Ok(Acknowledged { sequence, duplicate }) => {
-                    tracing::trace!(id = message.id, sequence, duplicate, "stored");
+            // What is handed to the client now would go out over the next connection,
+            // before anybody has looked at what the server still has.
+            let tail = self.ready(&topic).await?;
+            if tail.is_lost() {
+                return Err(lost_error(tail.stream()));
+            }
+            let handed_over = tail.sent();
+            let stored =
+                self.acks.publish(topic.clone(), headers.clone(), message.payload.clone()).await;
+            match stored {
+                Ok(Acknowledged { sequence, duplicate: false }) => {
+                    if !tail.stored(handed_over, sequence, || headers::known_by(&headers)) {
+                        self.ledger.report(&tail);
+                    }
                     return Ok(());
                 }
-                Err(Unstored::NoStream) if !last_try => self.forget_stream(&message.topic),
+                Ok(Acknowledged { sequence, .. }) => {
+                    if last_try || self.has(tail.stream(), sequence).await? {
+                        return Ok(());
+                    }
+                    headers::rename(&mut headers, sequence);
+                }
+                Err(Unstored::NoStream) if !last_try => self.forget_stream(&topic),
+                Err(Unstored::Full(refusal)) => {
+                    if last_try || !self.make_room(&tail).await? {
+                        return Err(room::full(tail.stream()).with_source(refusal));
+                    }
+                }
                 Err(unstored) => return Err(unstored.into()),
             }
         }
@@ -158,6 +230,10 @@ impl Publisher for JetStream {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<()>> {
         // Each of its parts has a time limit: making the stream, sending, the answer.
         Box::pin(self.shared.publish(message))
+    }
+
+    fn tails(&self) -> Option<&dyn Tails> {
+        Some(self)
     }
 }
 

@@ -7,6 +7,10 @@
 //!
 //! A request ends by a status (all came, its time is up, the consumer is gone) or
 //! by silence: the server sends a heartbeat while it has nothing else to say.
+//!
+//! A server does not always say that stream or consumer are gone, and answers nothing
+//! to who asks a consumer that is not there (seen on 2.9.10). So it is asked about the
+//! consumer after a silence, and when a stream is found to have lost its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +92,8 @@ pub(super) async fn start(
         broken: false,
         uncounted,
         wanted,
+        losses: shared.ledger.losses(),
+        newest: 0,
         shared,
     };
     pullers.spawn(puller.run());
@@ -132,12 +138,16 @@ struct Puller {
     out: mpsc::Sender<Delivery>,
     answers: mpsc::Sender<Answered>,
     answered: mpsc::Receiver<Answered>,
-    /// Stream or consumer are gone.
+    /// Stream or consumer are gone, or not those that they were.
     broken: bool,
     /// Deliveries of this consumer that were in nobody's hands.
     uncounted: Arc<Mutex<Uncounted>>,
     /// Whether anybody waits for messages.
     wanted: watch::Receiver<bool>,
+    /// Changes when a stream is found to have lost its end.
+    losses: watch::Receiver<u64>,
+    /// The highest number that came.
+    newest: u64,
 }
 
 impl Puller {
@@ -148,8 +158,9 @@ impl Puller {
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.lines.advance(Instant::now());
-            self.hand_out();
-            if self.broken {
+            if !self.broken {
+                self.hand_out();
+            } else if self.in_hand == 0 {
                 let out = self.out.clone();
                 tokio::select! {
                     () = shared.closing.cancelled() => break,
@@ -171,8 +182,9 @@ impl Puller {
                 // Gone together with whoever listens, which ends the loop.
                 Ok(()) = self.wanted.changed() => self.pause().await,
                 Ok(()) = connections.changed() => self.reopen().await,
+                Ok(()) = self.losses.changed() => self.look().await,
                 _ = keep_alive.tick() => self.keep_alive().await,
-                () = until(timer) => self.check_silence(),
+                () = until(timer) => self.check_silence().await,
             }
         }
         self.give_back().await;
@@ -206,7 +218,7 @@ impl Puller {
         let busy = self.in_hand + self.lines.ready();
         let free = self.subscription.max_in_flight.saturating_sub(busy);
         let ready = self.is_wanted() && connect::is_connected(&self.client);
-        if self.request.is_some() || free == 0 || !ready {
+        if self.broken || self.request.is_some() || free == 0 || !ready {
             return;
         }
         self.requests += 1;
@@ -241,7 +253,11 @@ impl Puller {
             }
         }
         match Pulled::read(message, headers::decode) {
-            Some(pulled) => self.place(pulled).await,
+            Some(_) if self.broken => {}
+            Some(pulled) => {
+                self.newest = self.newest.max(pulled.seq);
+                self.place(pulled).await;
+            }
             None => tracing::warn!("NATS sent a message that is not of a stream; left alone"),
         }
     }
@@ -347,8 +363,14 @@ impl Puller {
                 sleep(REPAIR_PAUSE).await;
             }
         }
+        // A server that was killed may have lost the end of the stream.
+        let last = streams::last(&self.shared.context, &self.subscription.topic);
+        if let Ok(Ok(last)) = tokio::time::timeout(LEAVE_PATIENCE, last).await {
+            self.broken |= last < self.newest;
+        }
     }
 
+    /// Makes stream and consumer again, once nothing is in hand.
     async fn repair(&mut self) {
         sleep(REPAIR_PAUSE).await;
         self.shared.forget_stream(&self.subscription.topic);
@@ -357,7 +379,15 @@ impl Puller {
             streams::ensure_consumer(&self.shared.context, &self.subscription).await
         };
         match repaired.await {
-            Ok(_) => self.broken = false,
+            Ok(_) => {
+                self.broken = false;
+                // The numbers begin again, or stand for other messages; what is still
+                // there is delivered again.
+                self.lines = KeyOrder::new(self.subscription.per_key);
+                *self.uncounted.lock() = Uncounted::default();
+                self.request = None;
+                self.newest = 0;
+            }
             Err(error) => {
                 let topic = &self.subscription.topic;
                 tracing::warn!(%topic, error = %error.chain(), "the consumer is gone, trying on");
@@ -371,9 +401,20 @@ impl Puller {
         }
     }
 
-    fn check_silence(&mut self) {
+    async fn check_silence(&mut self) {
         if self.request.as_ref().is_some_and(|request| request.lost_at <= Instant::now()) {
             self.request = None;
+            self.look().await;
+        }
+    }
+
+    /// Looks whether the consumer is still there, and the one that it was.
+    async fn look(&mut self) {
+        let Subscription { group, topic, .. } = &self.subscription;
+        let found = streams::find_consumer(&self.shared.context, group, topic);
+        // Bounded: the server may be gone.
+        if let Ok(Ok(found)) = tokio::time::timeout(LEAVE_PATIENCE, found).await {
+            self.broken |= found.is_none_or(|found| found.delivered.stream_sequence < self.newest);
         }
     }
 
@@ -392,7 +433,10 @@ impl Puller {
                     rest.extend(Pulled::read(message, headers::decode));
                 }
             }
-            streams::look_at_consumer(&self.shared.context, &self.subscription).await;
+            let Subscription { group, topic, .. } = &self.subscription;
+            if let Err(error) = streams::find_consumer(&self.shared.context, group, topic).await {
+                tracing::debug!(error = %error.chain(), "the consumer cannot be seen");
+            }
         };
         // Bounded: the server may be gone. The messages then come after their ack wait.
         let _ = tokio::time::timeout(LEAVE_PATIENCE, leave).await;

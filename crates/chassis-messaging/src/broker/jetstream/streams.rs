@@ -1,10 +1,11 @@
 //! Streams and consumers: their names, and making them where they are missing.
 
-use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer as consumers;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{ErrorCode, consumer};
+use async_nats::jetstream::stream::{
+    Config, ConsumerErrorKind, DiscardPolicy, RetentionPolicy, StorageType, Stream,
+};
+use async_nats::jetstream::{Context, ErrorCode};
 use chassis_core::{Error, Result};
 
 use super::unavailable;
@@ -15,54 +16,54 @@ use crate::topic::{DEAD_LETTERS, segment};
 /// delayed ones included.
 pub(super) const MAX_ACK_PENDING: usize = 4096;
 
-/// Makes the stream of a first segment, or checks the one that is there.
-pub(super) async fn ensure_stream(
-    context: &Context,
-    segment: &str,
-    config: &BrokerConfig,
-) -> Result<()> {
-    match context.get_stream(segment).await {
-        Ok(stream) => {
-            let window = stream.cached_info().config.duplicate_window;
-            if window < config.duplicate_window {
-                tracing::warn!(
-                    stream = segment,
-                    ?window,
-                    asked = ?config.duplicate_window,
-                    "the stream remembers message ids for a shorter time than configured"
-                );
-            }
-            Ok(())
-        }
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(cause)
-                if cause.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-            {
-                create_stream(context, segment, config).await
-            }
-            _ => Err(unavailable("JetStream does not answer").with_source(error)),
-        },
+/// Says where a stream that is there keeps less than was asked for.
+pub(super) fn check(stream: &Stream, config: &BrokerConfig) {
+    let found = &stream.cached_info().config;
+    let window = found.duplicate_window;
+    if window < config.duplicate_window {
+        tracing::warn!(
+            stream = %found.name,
+            ?window,
+            asked = ?config.duplicate_window,
+            "the stream remembers message ids for a shorter time than configured"
+        );
+    }
+    let bounded = found.max_bytes > 0 || found.max_messages > 0;
+    if bounded && found.discard == DiscardPolicy::Old {
+        tracing::warn!(
+            stream = %found.name,
+            "the stream drops its oldest messages when it is full, also those that a group \
+             has not had yet; set its discard policy to `new`"
+        );
     }
 }
 
-async fn create_stream(context: &Context, segment: &str, config: &BrokerConfig) -> Result<()> {
+/// Makes the stream of a first segment.
+pub(super) async fn create(context: &Context, segment: &str, config: &BrokerConfig) -> Result<()> {
     let dead_letters = segment == DEAD_LETTERS;
     let max_age = if dead_letters { config.dead_letter_max_age } else { config.max_age };
     let stream = Config {
         name: segment.to_owned(),
         subjects: vec![segment.to_owned(), format!("{segment}.>")],
         retention: RetentionPolicy::Limits,
-        discard: DiscardPolicy::Old,
+        // To drop the oldest would lose what some group has not had.
+        discard: DiscardPolicy::New,
         storage: StorageType::File,
         max_age,
+        max_bytes: match config.max_stream_bytes {
+            0 => -1,
+            most => i64::try_from(most).unwrap_or(i64::MAX),
+        },
         duplicate_window: config.duplicate_window,
         num_replicas: config.replicas,
         ..Config::default()
     };
     context.create_stream(stream).await.map_err(|source| {
+        let max_bytes = config.max_stream_bytes;
         let message = format!(
             "the JetStream stream {segment} cannot be created; another stream may hold \
-             its subjects, or the server has no room for it"
+             its subjects, or the server has no room for {max_bytes} bytes \
+             (broker.max_stream_bytes)"
         );
         Error::failed_precondition("STREAM_NOT_CREATED", message).with_source(source)
     })?;
@@ -77,7 +78,7 @@ async fn create_stream(context: &Context, segment: &str, config: &BrokerConfig) 
 pub(super) async fn ensure_consumer(context: &Context, subscription: &Subscription) -> Result<()> {
     let stream = segment(&subscription.topic);
     let name = durable_name(&subscription.group, &subscription.topic);
-    let wanted = pull::Config {
+    let mut wanted = pull::Config {
         durable_name: Some(name.clone()),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
@@ -88,27 +89,50 @@ pub(super) async fn ensure_consumer(context: &Context, subscription: &Subscripti
         ..pull::Config::default()
     };
     let found = context.get_consumer_from_stream::<pull::Config, _, _>(&name, stream).await;
-    if let Ok(consumer) = found
-        && is_as_wanted(&consumer.cached_info().config, &wanted)
-    {
-        return Ok(());
+    if let Ok(consumer) = found {
+        let found = &consumer.cached_info().config;
+        if is_as_wanted(found, &wanted) {
+            return Ok(());
+        }
+        // Where it began cannot be changed; one that was turned back began later.
+        wanted.deliver_policy = found.deliver_policy;
     }
     context.create_consumer_on_stream(wanted, stream).await.map(drop).map_err(|source| {
         unavailable("the JetStream consumer cannot be created").with_source(source)
     })
 }
 
-/// Asks the server about the consumer, for the sake of the asking.
-pub(super) async fn look_at_consumer(context: &Context, subscription: &Subscription) {
-    let name = durable_name(&subscription.group, &subscription.topic);
-    let stream = segment(&subscription.topic);
-    let found = context.get_consumer_from_stream::<pull::Config, _, _>(&name, stream).await;
-    if let Err(error) = found {
-        tracing::debug!(%error, "the consumer cannot be seen");
+/// The number of the newest message of the stream of a topic.
+pub(super) async fn last(context: &Context, topic: &str) -> Result<u64> {
+    let stream = context.get_stream(segment(topic)).await;
+    let stream = stream
+        .map_err(|source| unavailable("the JetStream stream cannot be seen").with_source(source))?;
+    Ok(stream.cached_info().state.last_sequence)
+}
+
+/// The durable consumer of a (group, topic) as it is now; `None` where there is none.
+pub(super) async fn find_consumer(
+    context: &Context,
+    group: &str,
+    topic: &str,
+) -> Result<Option<consumers::Info>> {
+    let name = durable_name(group, topic);
+    let found = context.get_consumer_from_stream::<pull::Config, _, _>(&name, segment(topic));
+    match found.await {
+        Ok(consumer) => Ok(Some(consumer.cached_info().clone())),
+        Err(error) => match error.kind() {
+            ConsumerErrorKind::JetStream(cause)
+                if [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND]
+                    .contains(&cause.error_code()) =>
+            {
+                Ok(None)
+            }
+            _ => Err(unavailable("the JetStream consumer cannot be seen").with_source(error)),
+        },
     }
 }
 
-fn is_as_wanted(found: &consumer::Config, wanted: &pull::Config) -> bool {
+fn is_as_wanted(found: &consumers::Config, wanted: &pull::Config) -> bool {
     found.filter_subject == wanted.filter_subject
         && found.ack_policy == wanted.ack_policy
         && found.ack_wait == wanted.ack_wait

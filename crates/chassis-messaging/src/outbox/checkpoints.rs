@@ -1,0 +1,184 @@
+//! What an outbox writes down about the ends of streams, and about losses.
+//!
+//! A checkpoint says: at this time of the database, this message was handed to the
+//! broker, which acknowledged it. As long as the message is in its place, all that was
+//! published before is there. After a loss, the newest checkpoint that is still in its
+//! place says since when to publish again.
+//!
+//! They stand in two rings for each stream, so that they need no clean-up: one place
+//! for each of the last 60 seconds, and one for each of the last 60 minutes.
+//!
+//! A loss is written down before it is dealt with, so that another process goes on
+//! where this one dies.
+
+use chassis_core::{Error, Result};
+use chassis_data::{Backend, Db, Row, params};
+
+use crate::broker::Witness;
+
+pub(super) const TAILS: &str = "CREATE TABLE chassis_outbox_tail (
+    stream TEXT NOT NULL,
+    slot BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (stream, slot)
+)";
+
+pub(super) const LOSSES: &str = "CREATE TABLE chassis_outbox_loss (
+    stream TEXT NOT NULL PRIMARY KEY,
+    found_at BIGINT NOT NULL,
+    since BIGINT NOT NULL,
+    passes BIGINT NOT NULL,
+    replayed_to BIGINT NOT NULL
+)";
+
+/// Places of each ring.
+const RING: i64 = 60;
+const SECOND: i64 = 1000;
+const MINUTE: i64 = 60 * SECOND;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    pub(super) stream: String,
+    pub(super) at: i64,
+    pub(super) witness: Witness,
+}
+
+/// A loss that is not healed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loss {
+    pub(super) stream: String,
+    pub(super) found_at: i64,
+    /// What was published then or later may be lost.
+    pub(super) since: i64,
+    /// How often it was replayed.
+    pub(super) passes: i64,
+    /// Rows up to this one were replayed.
+    pub(super) replayed_to: i64,
+}
+
+/// The places of a checkpoint of this time.
+fn slots(at: i64) -> [(i64, i64); 2] {
+    let slot = |unit: i64| at.div_euclid(unit).rem_euclid(RING);
+    [(slot(SECOND), 0), (RING + slot(MINUTE), MINUTE)]
+}
+
+/// Writes a checkpoint down. One of the same second is replaced, one of the same
+/// minute kept.
+pub(super) async fn write<B: Backend>(db: &Db<B>, checkpoint: &Checkpoint) -> Result<()> {
+    const SQL: &str = "INSERT INTO chassis_outbox_tail (stream, slot, at, position, id)
+        VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (stream, slot) DO UPDATE
+        SET at = excluded.at, position = excluded.position, id = excluded.id
+        WHERE chassis_outbox_tail.at + $6 <= excluded.at";
+    let Checkpoint { stream, at, witness } = checkpoint;
+    let position = i64::try_from(witness.position).map_err(Error::internal)?;
+    for (slot, apart) in slots(*at) {
+        let id = witness.id.clone();
+        db.execute(SQL, params![stream.clone(), slot, *at, position, id, apart]).await?;
+    }
+    Ok(())
+}
+
+/// The newest checkpoint of each stream.
+pub(super) async fn newest<B: Backend>(db: &Db<B>) -> Result<Vec<Checkpoint>> {
+    let mut all = read(db, "").await?;
+    // They come with the newest first.
+    let mut seen = std::collections::BTreeSet::new();
+    all.retain(|checkpoint| seen.insert(checkpoint.stream.clone()));
+    Ok(all)
+}
+
+/// All checkpoints of a stream, the newest first.
+pub(super) async fn of<B: Backend>(db: &Db<B>, stream: &str) -> Result<Vec<Checkpoint>> {
+    let mut all = read(db, stream).await?;
+    all.retain(|checkpoint| checkpoint.stream == stream);
+    Ok(all)
+}
+
+async fn read<B: Backend>(db: &Db<B>, stream: &str) -> Result<Vec<Checkpoint>> {
+    const SQL: &str = "SELECT stream, at, position, id FROM chassis_outbox_tail
+        WHERE $1 = '' OR stream = $1 ORDER BY at DESC, position DESC LIMIT 100000";
+    let rows = db.fetch_all(SQL, params![stream.to_owned()]).await?;
+    rows.iter()
+        .map(|row| {
+            let position = u64::try_from(row.int(2)?).map_err(Error::internal)?;
+            let witness = Witness { position, id: row.text(3)?.to_owned() };
+            Ok(Checkpoint { stream: row.text(0)?.to_owned(), at: row.int(1)?, witness })
+        })
+        .collect()
+}
+
+/// Writes a loss down, and forgets the checkpoints that it made void. One that is not
+/// healed yet keeps its earlier beginning.
+pub(super) async fn lose<B: Backend>(db: &Db<B>, stream: &str, since: i64, now: i64) -> Result<()> {
+    const LOSE: &str = "INSERT INTO chassis_outbox_loss
+            (stream, found_at, since, passes, replayed_to) VALUES ($1, $2, $3, 0, 0)
+        ON CONFLICT (stream) DO UPDATE SET found_at = excluded.found_at, passes = 0,
+            since = CASE WHEN chassis_outbox_loss.since < excluded.since
+                THEN chassis_outbox_loss.since ELSE excluded.since END";
+    const FORGET: &str = "DELETE FROM chassis_outbox_tail WHERE stream = $1 AND at > $2";
+    let mut tx = db.begin().await?;
+    tx.execute(LOSE, params![stream.to_owned(), now, since]).await?;
+    tx.execute(FORGET, params![stream.to_owned(), since]).await?;
+    tx.commit().await
+}
+
+/// Losses that are not healed.
+pub(super) async fn losses<B: Backend>(db: &Db<B>) -> Result<Vec<Loss>> {
+    const SQL: &str = "SELECT stream, found_at, since, passes, replayed_to
+        FROM chassis_outbox_loss ORDER BY stream";
+    let loss = |row: &Row| {
+        Ok(Loss {
+            stream: row.text(0)?.to_owned(),
+            found_at: row.int(1)?,
+            since: row.int(2)?,
+            passes: row.int(3)?,
+            replayed_to: row.int(4)?,
+        })
+    };
+    db.fetch_all(SQL, Vec::new()).await?.iter().map(loss).collect()
+}
+
+/// Notes that a loss was replayed for the `passes`-th time.
+pub(super) async fn replayed<B: Backend>(
+    db: &Db<B>,
+    loss: &Loss,
+    passes: i64,
+    to: i64,
+) -> Result<()> {
+    const SQL: &str = "UPDATE chassis_outbox_loss SET passes = $3, replayed_to = $4
+        WHERE stream = $1 AND found_at = $2 AND passes < $3";
+    db.execute(SQL, params![loss.stream.clone(), loss.found_at, passes, to]).await.map(drop)
+}
+
+/// Notes that somebody replayed all streams by hand: it counts for each loss that
+/// began then or later.
+pub(super) async fn replayed_by_hand<B: Backend>(db: &Db<B>, since: i64, to: i64) -> Result<()> {
+    const SQL: &str = "UPDATE chassis_outbox_loss SET passes = 2, replayed_to = $2
+        WHERE since >= $1 AND passes < 2";
+    db.execute(SQL, params![since, to]).await.map(drop)
+}
+
+/// Removes a loss whose rows were all published again; `false` where some wait.
+pub(super) async fn heal<B: Backend>(db: &Db<B>, loss: &Loss) -> Result<bool> {
+    const SQL: &str = "DELETE FROM chassis_outbox_loss
+        WHERE stream = $1 AND found_at = $2 AND NOT EXISTS
+        (SELECT 1 FROM chassis_outbox WHERE state = 0 AND seq <= $3)";
+    let values = params![loss.stream.clone(), loss.found_at, loss.replayed_to];
+    Ok(db.execute(SQL, values).await? == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_stand_in_a_ring_of_seconds_and_one_of_minutes() {
+        assert_eq!(slots(0), [(0, 0), (60, MINUTE)]);
+        assert_eq!(slots(61_999), [(1, 0), (61, MINUTE)]);
+        assert_eq!(slots(3_600_000 + 59_000), [(59, 0), (60, MINUTE)]);
+        assert_eq!(slots(-1), [(59, 0), (119, MINUTE)]);
+    }
+}

@@ -1,0 +1,240 @@
+//! Streams that were deleted, truncated, purged or are full, on a real server.
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chassis_core::Code;
+use chassis_data::{DatabaseConfig, Db};
+use chassis_messaging::outbox::OnLoss;
+use chassis_messaging::{Broker, BrokerConfig, Message};
+use chassis_test::eventually;
+use chassis_test::servers::{Nats, Postgres};
+
+#[path = "../it/loss_scenarios.rs"]
+mod loss_scenarios;
+#[path = "../it/message_faults.rs"]
+mod message_faults;
+
+use crate::{outbox_pg::outbox_scenarios, world};
+use loss_scenarios::{Group, Stage, sqlite};
+
+const SOON: Duration = Duration::from_secs(40);
+
+async fn connect(nats: &Nats) -> Broker {
+    Broker::connect(&BrokerConfig::at(nats.url())).await.unwrap()
+}
+
+async fn jetstream(nats: &Nats) -> async_nats::jetstream::Context {
+    async_nats::jetstream::new(async_nats::connect(nats.url()).await.unwrap())
+}
+
+async fn delete(nats: &Nats) {
+    jetstream(nats).await.delete_stream("items").await.unwrap();
+}
+
+/// Kills the server and takes away what had not reached the disk: the last part of
+/// what the stream `items` has in its files.
+async fn lose_the_tail(nats: &Nats) {
+    nats.stop();
+    let mut blocks = Vec::new();
+    find_blocks(&nats.store(), &mut blocks);
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let file = File::options().write(true).open(block).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length / 2).unwrap();
+    }
+    nats.restart().await;
+}
+
+fn find_blocks(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find_blocks(&path, found);
+        } else if path.extension().is_some_and(|kind| kind == "blk")
+            && path.components().any(|part| part.as_os_str() == "items")
+            && path.components().any(|part| part.as_os_str() == "msgs")
+        {
+            found.push(path);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_stream_is_replayed() {
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
+    loss_scenarios::a_loss_is_replayed(stage, "items", async || delete(&nats).await).await;
+}
+
+/// A server of 2.9 may tell nobody that a consumer is gone, and then answers nothing to
+/// who asks it for messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_publishes_nothing_gets_over_a_deleted_stream() {
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let mut stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
+    let broker = connect(&nats).await;
+    let mut group = Group::join(&broker).await;
+    stage.append(5).await;
+    group.until(20).await;
+    stage.until_published().await;
+    delete(&nats).await;
+    stage.append(5).await;
+    group.until(40).await;
+    group.check(10);
+    stage.relay.stop(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_tail_is_replayed() {
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
+    loss_scenarios::a_loss_is_replayed(stage, "items", async || lose_the_tail(&nats).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_tail_is_replayed_from_postgres() {
+    let nats = Nats::start().await;
+    let url = Postgres::shared().await.database("losses").await;
+    let db = Db::<sqlx::Postgres>::connect(&DatabaseConfig::url(url)).await.unwrap();
+    let stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
+    loss_scenarios::a_loss_is_replayed(stage, "items", async || lose_the_tail(&nats).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_between_two_runs_is_replayed() {
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
+    loss_scenarios::a_loss_between_two_runs_is_replayed(stage, "items", async || {
+        lose_the_tail(&nats).await;
+        connect(&nats).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_waits_for_an_operator() {
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let stage = Stage::new(db, connect(&nats).await, OnLoss::Alert).await;
+    loss_scenarios::a_loss_waits_for_an_operator(stage, async || delete(&nats).await).await;
+}
+
+/// A group that had everything is ahead of a stream that lost its end. A server of 2.9
+/// then skips as many new messages as were lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_is_ahead_of_its_stream_skips_nothing() {
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let mut stage = Stage::new(db, connect(&nats).await, OnLoss::Alert).await;
+    stage.append(10).await;
+    stage.until_published().await;
+    let mut group = Group::join(&stage.broker).await;
+    group.until(40).await;
+    lose_the_tail(&nats).await;
+    // Nothing is published again, so these take the places of what was lost.
+    stage.append(2).await;
+    group.until(48).await;
+    group.check(12);
+}
+
+/// The server drops repetitions also of what was purged; a replay is stored all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_after_a_purge_is_not_swallowed() {
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let mut stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
+    stage.append(5).await;
+    stage.until_published().await;
+    let items = jetstream(&nats).await.get_stream("items").await.unwrap();
+    items.purge().await.unwrap();
+    stage.append(1).await;
+    stage.until_published().await;
+    assert_eq!(stage.losses("items"), 0, "somebody wanted that");
+    stage.outbox.replay(Duration::from_secs(3600)).await.unwrap();
+    let mut group = Group::join(&stage.broker).await;
+    group.until(24).await;
+    // Twice in a row is once too often.
+    stage.until_published().await;
+    stage.outbox.replay(Duration::from_secs(3600)).await.unwrap();
+    stage.until_published().await;
+    let info = items.get_info().await.unwrap();
+    assert_eq!(info.state.messages, 24, "repetitions are dropped");
+}
+
+/// A server sets aside what a stream may hold: by default that is nothing, so that any
+/// number of streams fits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_sets_nothing_aside_by_default() {
+    let nats = Nats::start().await;
+    let broker = connect(&nats).await;
+    broker.publish(Message::new("items.other", "t.v1", vec![b'x'; 10])).await.unwrap();
+    let jetstream = jetstream(&nats).await;
+    let items = jetstream.get_stream("items").await.unwrap();
+    assert_eq!(items.cached_info().config.max_bytes, -1);
+    let limited =
+        BrokerConfig { max_stream_bytes: 4 * 1024 * 1024, ..BrokerConfig::at(nats.url()) };
+    let broker = Broker::connect(&limited).await.unwrap();
+    broker.publish(Message::new("others.one", "t.v1", vec![b'x'; 10])).await.unwrap();
+    let others = jetstream.get_stream("others").await.unwrap();
+    assert_eq!(others.cached_info().config.max_bytes, 4 * 1024 * 1024);
+}
+
+/// A stream that is full refuses, the relay waits, and what all groups have had makes
+/// room: nothing is dropped that a group has not had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_stream_loses_nothing() {
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let config = BrokerConfig {
+        max_stream_bytes: 32 * 1024,
+        max_message_bytes: 8 * 1024,
+        ..BrokerConfig::at(nats.url())
+    };
+    let broker = Broker::connect(&config).await.unwrap();
+    // The group is there, and slow.
+    let mut group = Group::join(&broker).await;
+    let mut stage = Stage::new(db, broker, OnLoss::Replay).await;
+    stage.append(60).await;
+    let items = jetstream(&nats).await.get_stream("items").await.unwrap();
+    eventually("the stream is full", SOON, async || {
+        let bytes = items.get_info().await.unwrap().state.bytes;
+        (bytes > 30 * 1024).then_some(())
+    })
+    .await;
+    let message = Message::new("items.other", "t.v1", vec![b'x'; 4000]);
+    let refused = stage.broker.publish(message).await.unwrap_err();
+    assert_eq!((refused.code(), refused.reason()), (Code::ResourceExhausted, "BROKER_FULL"));
+    assert!(!stage.outbox.pending(1000).await.unwrap().is_empty(), "rows wait");
+    group.until(240).await;
+    group.check(60);
+    stage.until_published().await;
+    assert!(stage.outbox.parked(10).await.unwrap().is_empty());
+}
+
+macro_rules! faults_on_jetstream {
+    ($($name:ident,)*) => { $(#[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            let nats = Nats::start().await;
+            let config = BrokerConfig {
+                duplicate_window: Duration::from_millis(100),
+                ..BrokerConfig::at(nats.url())
+            };
+            message_faults::$name(Broker::connect(&config).await.unwrap()).await;
+        })* }
+}
+
+faults_on_jetstream! {
+    three_times_shuffled,
+    again_after_the_window,
+    paused_past_its_ack_wait,
+    poison_of_each_kind,
+    a_row_that_is_too_large_is_parked,
+}
