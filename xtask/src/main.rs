@@ -20,6 +20,7 @@ Commands:
   test                 set everything up and pass all tests
     --list             name the parts of `test` and what each runs
     --only <part>      run this part only; may be given more than once
+    --without <part>   leave this part out; may be given more than once
   bench <what>         measure, each figure beside its limit in the same run: messaging
     --json             a line of JSON for each figure, in place of a table
     <name> …           only the figures whose names begin so

@@ -83,7 +83,7 @@ pub fn run(root: &Path, options: &Options) -> ExitCode {
         .try_for_each(|set| measure(set, root, options, &mut runner));
     match measured {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Failed(line)) => {
+        Err(Failure::Failed(line) | Failure::Missing(line)) => {
             eprintln!("xtask: {line}");
             ExitCode::FAILURE
         }

@@ -33,7 +33,7 @@ pub fn run(root: &Path) -> ExitCode {
             println!("the compose file holds");
             ExitCode::SUCCESS
         }
-        Err(Failure::Failed(line)) => {
+        Err(Failure::Failed(line) | Failure::Missing(line)) => {
             println!("FAILED: {line}");
             ExitCode::FAILURE
         }

@@ -129,7 +129,7 @@ fn obtain(runner: &mut Runner) -> Result<Option<&'static str>, Failure> {
     if find().is_none() && install::may_install() {
         match install::install(&["chromium"], runner) {
             Err(Failure::Interrupted) => return Err(Failure::Interrupted),
-            Err(Failure::Failed(line)) => println!("docs: {line}"),
+            Err(Failure::Failed(line) | Failure::Missing(line)) => println!("docs: {line}"),
             Ok(()) => {}
         }
     }

@@ -57,7 +57,7 @@ pub fn run(root: &Path, options: Options) -> ExitCode {
         .and_then(|mut runner| run_with(root, options, &mut runner));
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Failed(line)) => {
+        Err(Failure::Failed(line) | Failure::Missing(line)) => {
             eprintln!("docs: {line}");
             ExitCode::FAILURE
         }
@@ -143,7 +143,7 @@ fn serve(root: &Path, program: &Path, runner: &mut Runner) -> Result<(), Failure
             built = now;
             match build(root, program, runner) {
                 Ok(()) => println!("docs: built again"),
-                Err(Failure::Failed(line)) => eprintln!("docs: {line}"),
+                Err(Failure::Failed(line) | Failure::Missing(line)) => eprintln!("docs: {line}"),
                 Err(Failure::Interrupted) => break,
             }
         }

@@ -6,6 +6,7 @@
 //! server addresses: they prove that they need none.
 
 pub(crate) mod install;
+mod other_nats;
 mod parts;
 pub(crate) mod servers;
 
@@ -18,11 +19,15 @@ use parts::{PARTS, Part, Step};
 pub(crate) use servers::failed;
 use servers::{Servers, Use};
 
+/// The exit code of a run that had to leave a part out.
+const INCOMPLETE: u8 = 3;
+
 /// What the command line of `test` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     list: bool,
     only: Vec<String>,
+    without: Vec<String>,
 }
 
 impl Options {
@@ -36,13 +41,15 @@ impl Options {
         while let Some(&arg) = args.next() {
             match arg {
                 "--list" => options.list = true,
-                "--only" => {
-                    let &name = args.next().ok_or("`--only` needs the name of a part")?;
+                "--only" | "--without" => {
+                    let &name = args.next().ok_or(format!("`{arg}` needs the name of a part"))?;
                     if !PARTS.iter().any(|part| part.name == name) {
                         let names: Vec<&str> = PARTS.iter().map(|part| part.name).collect();
                         return Err(format!("no part `{name}`; there are: {}", names.join(", ")));
                     }
-                    options.only.push(name.to_owned());
+                    let names =
+                        if arg == "--only" { &mut options.only } else { &mut options.without };
+                    names.push(name.to_owned());
                 }
                 other => return Err(format!("unknown option `{other}` of `test`")),
             }
@@ -51,7 +58,8 @@ impl Options {
     }
 
     fn selects(&self, part: &Part) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| name == part.name)
+        let is_in = |names: &[String]| names.iter().any(|name| name == part.name);
+        (self.only.is_empty() || is_in(&self.only)) && !is_in(&self.without)
     }
 }
 
@@ -60,14 +68,18 @@ impl Options {
 pub(crate) enum Failure {
     /// One line for the user.
     Failed(String),
+    /// Something cannot be had here that a part needs: the part does not run, the
+    /// others do. One line that names it.
+    Missing(String),
     Interrupted,
 }
 
-/// Runs the selected parts and gives the exit code: 0, 1, or 130 if interrupted.
+/// Runs the selected parts and gives the exit code: 0, 1, [`INCOMPLETE`] if all that ran
+/// passed and a part could not run, or 130 if interrupted.
 pub fn run(root: &Path, options: &Options) -> ExitCode {
     if options.list {
         for part in PARTS {
-            println!("{:<14} {}", part.name, part.what);
+            println!("{:<18} {}", part.name, part.what);
         }
         return ExitCode::SUCCESS;
     }
@@ -83,11 +95,18 @@ pub fn run(root: &Path, options: &Options) -> ExitCode {
     let result = run_parts(root, &parts, &mut runner, &mut report);
     report.print(&parts);
     match result {
-        Ok(()) => {
+        Ok(()) if report.missing.is_empty() => {
             println!("all parts passed");
             ExitCode::SUCCESS
         }
-        Err((part, Failure::Failed(line))) => {
+        Ok(()) => {
+            for (part, line) in &report.missing {
+                println!("NOT RUN: `{part}`: {line}; to leave it out, say `--without {part}`");
+            }
+            println!("INCOMPLETE: the other parts passed");
+            ExitCode::from(INCOMPLETE)
+        }
+        Err((part, Failure::Failed(line) | Failure::Missing(line))) => {
             println!("FAILED in `{part}`: {line}");
             ExitCode::FAILURE
         }
@@ -114,15 +133,26 @@ fn run_parts(
     for (index, part) in parts.iter().enumerate() {
         println!("\n==> [{}/{}] {}: {}", index + 1, parts.len(), part.name, part.what);
         let steps = (part.steps)(root, servers.as_ref());
-        report
-            .time(part.name, || steps.into_iter().try_for_each(|step| run_step(step, root, runner)))
-            .map_err(|failure| (part.name, failure))?;
+        let ran = report.time(part.name, || {
+            steps.into_iter().try_for_each(|step| run_step(step, root, servers.as_ref(), runner))
+        });
+        match ran {
+            Ok(()) => {}
+            Err(Failure::Missing(line)) => report.missing.push((part.name, line)),
+            Err(failure) => return Err((part.name, failure)),
+        }
     }
     Ok(())
 }
 
-fn run_step(step: Step, root: &Path, runner: &mut Runner) -> Result<(), Failure> {
+fn run_step(
+    step: Step,
+    root: &Path,
+    servers: Option<&Servers>,
+    runner: &mut Runner,
+) -> Result<(), Failure> {
     match step {
+        Step::OtherNats => other_nats::run(root, servers, runner),
         Step::Tidy => match crate::tidy::report(root) {
             ExitCode::SUCCESS => Ok(()),
             _ => Err(Failure::Failed("a rule of the house is broken, see above".to_owned())),
@@ -141,38 +171,45 @@ fn run_step(step: Step, root: &Path, runner: &mut Runner) -> Result<(), Failure>
 
 /// How each part went, for the table at the end.
 #[derive(Default)]
-struct Report(Vec<(&'static str, bool, Duration)>);
+struct Report {
+    rows: Vec<(&'static str, &'static str, Duration)>,
+    /// Parts that could not run, and why.
+    missing: Vec<(&'static str, String)>,
+}
 
 impl Report {
     #[expect(
         clippy::disallowed_methods,
         reason = "the time that a person waited; no test pauses this clock"
     )]
-    fn time<T, E>(
+    fn time<T>(
         &mut self,
         name: &'static str,
-        work: impl FnOnce() -> Result<T, E>,
-    ) -> Result<T, E> {
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let start = std::time::Instant::now();
         let result = work();
         let took = start.elapsed();
-        let verdict = if result.is_ok() { "ok" } else { "failed" };
+        let verdict = match &result {
+            Ok(_) => "ok",
+            Err(Failure::Missing(_)) => "NOT RUN",
+            Err(_) => "FAILED",
+        };
         println!("<== {name}: {verdict} in {:.1} s", took.as_secs_f64());
-        self.0.push((name, result.is_ok(), took));
+        self.rows.push((name, verdict, took));
         result
     }
 
     fn print(&self, parts: &[&Part]) {
-        let total: Duration = self.0.iter().map(|(_, _, took)| *took).sum();
-        println!("\n{:<14} {:<8} {:>9}", "part", "result", "time");
-        for (name, ok, took) in &self.0 {
-            let verdict = if *ok { "ok" } else { "FAILED" };
-            println!("{name:<14} {verdict:<8} {:>7.1} s", took.as_secs_f64());
+        let total: Duration = self.rows.iter().map(|(_, _, took)| *took).sum();
+        println!("\n{:<18} {:<8} {:>9}", "part", "result", "time");
+        for (name, verdict, took) in &self.rows {
+            println!("{name:<18} {verdict:<8} {:>7.1} s", took.as_secs_f64());
         }
-        for part in parts.iter().filter(|part| self.0.iter().all(|row| row.0 != part.name)) {
-            println!("{:<14} {:<8} {:>9}", part.name, "not run", "-");
+        for part in parts.iter().filter(|part| self.rows.iter().all(|row| row.0 != part.name)) {
+            println!("{:<18} {:<8} {:>9}", part.name, "not run", "-");
         }
-        println!("{:<14} {:<8} {:>7.1} s", "total", "", total.as_secs_f64());
+        println!("{:<18} {:<8} {:>7.1} s", "total", "", total.as_secs_f64());
     }
 }
 
@@ -187,6 +224,10 @@ mod tests {
         let selected: Vec<_> = PARTS.iter().filter(|p| only.selects(p)).map(|p| p.name).collect();
         assert_eq!(selected, ["tidy", "test"]);
         assert!(Options::parse(&["--list"]).unwrap().list);
+        let without = Options::parse(&["--without", "servers-nats-2.15"]).unwrap();
+        let left_out: Vec<_> =
+            PARTS.iter().filter(|p| !without.selects(p)).map(|p| p.name).collect();
+        assert_eq!(left_out, ["servers-nats-2.15"]);
     }
 
     #[test]

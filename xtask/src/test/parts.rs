@@ -29,6 +29,8 @@ pub(super) struct Part {
 /// One thing that a part does.
 pub(super) enum Step {
     Tidy,
+    /// What needs NATS, on another version of it.
+    OtherNats,
     Command {
         /// The command as a user would type it.
         shown: String,
@@ -85,7 +87,16 @@ pub(super) const PARTS: &[Part] = &[
         name: "smoke-servers",
         what: "the shop's journey on PostgreSQL and NATS",
         needs_servers: true,
-        steps: |_, servers| vec![smoke_on(servers)],
+        steps: |_, servers| {
+            let (database, broker) = addresses(servers);
+            vec![smoke(database, broker)]
+        },
+    },
+    Part {
+        name: "servers-nats-2.15",
+        what: "tests and journey once more, on NATS 2.15",
+        needs_servers: true,
+        steps: |_, _| vec![Step::OtherNats],
     },
     Part {
         name: "torture",
@@ -138,8 +149,8 @@ fn server_tests(workspace: &Workspace) -> Option<Vec<String>> {
     Some(args)
 }
 
-fn smoke_on(servers: Option<&Servers>) -> Step {
-    let (database, broker) = addresses(servers);
+/// The shop's journey on these servers.
+pub(super) fn smoke(database: &str, broker: &str) -> Step {
     let mut step =
         cargo(&["run", "-p", "shop", "--", "smoke", "--database", database, "--broker", broker]);
     // The address may hold a password: it is passed, not shown.
@@ -171,7 +182,7 @@ fn own(args: &[&str]) -> Step {
 }
 
 /// A cargo command without server addresses in its environment.
-fn cargo<S: AsRef<str>>(args: &[S]) -> Step {
+pub(super) fn cargo<S: AsRef<str>>(args: &[S]) -> Step {
     let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);

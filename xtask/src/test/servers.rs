@@ -228,11 +228,30 @@ impl Server for Postgres {
 
 struct Nats {
     folder: PathBuf,
+    /// Another program than the installed one.
+    program: Option<PathBuf>,
 }
 
 impl Nats {
     fn new(folder: &Path) -> Self {
-        Self { folder: folder.join("nats") }
+        Self { folder: folder.join("nats"), program: None }
+    }
+}
+
+/// A NATS server of another version; it stops when this is dropped.
+pub(super) struct OtherNats {
+    pub(super) url: String,
+    /// Dropped before the folder.
+    _daemon: Daemon,
+    _folder: TempDir,
+}
+
+impl OtherNats {
+    pub(super) fn start(program: &Path, runner: &mut Runner) -> Result<Self, Failure> {
+        let folder = TempDir::with_prefix("chassis-nats-").map_err(failed("temporary folder"))?;
+        let nats = Nats { program: Some(program.to_owned()), ..Nats::new(folder.path()) };
+        let (daemon, url) = start(&nats, runner)?;
+        Ok(Self { url, _daemon: daemon, _folder: folder })
     }
 }
 
@@ -250,9 +269,13 @@ impl Server for Nats {
     }
 
     fn command(&self, port: u16) -> Result<Command, Failure> {
-        let folder =
-            install::find(&Binary::NATS).ok_or_else(|| Failure::Failed(Binary::NATS.advice()))?;
-        let mut command = Command::new(folder.join("nats-server"));
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => install::find(&Binary::NATS)
+                .ok_or_else(|| Failure::Failed(Binary::NATS.advice()))?
+                .join("nats-server"),
+        };
+        let mut command = Command::new(program);
         command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"]).arg(&self.folder);
         Ok(command)
     }

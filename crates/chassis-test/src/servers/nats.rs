@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,6 +18,9 @@ use super::{
 const START: Duration = Duration::from_secs(30);
 /// How often to try another port when one was taken in between.
 const PORTS: usize = 5;
+
+/// Names another program than the `nats-server` of `PATH`: another version of it.
+const PROGRAM: &str = "NATS_SERVER_PROGRAM";
 
 static SHARED: OnceCell<Nats> = OnceCell::const_new();
 
@@ -59,6 +63,8 @@ impl Nats {
 
     /// A server of one's own, whatever `NATS_URL` says: for tests that stop it.
     ///
+    /// `NATS_SERVER_PROGRAM` may name another program than the `nats-server` of `PATH`.
+    ///
     /// Dropping the future ends what was started.
     ///
     /// # Panics
@@ -68,7 +74,8 @@ impl Nats {
             .prefix("chassis-nats-")
             .tempdir()
             .unwrap_or_else(|error| panic!("cannot make a temporary folder: {error}"));
-        let program = binary::find("nats-server", "nats-server");
+        let program = std::env::var_os(PROGRAM).map(PathBuf::from);
+        let program = program.unwrap_or_else(|| binary::find("nats-server", "nats-server"));
         let plan = Plan { folder, program, signal: "KILL", user: None };
         for _ in 0..PORTS {
             let port = port::free();
@@ -92,6 +99,15 @@ impl Nats {
     pub fn address(&self) -> &str {
         let rest = self.url.rsplit("://").next().unwrap_or_default();
         rest.rsplit('@').next().unwrap_or_default()
+    }
+
+    /// The folder with the files of its streams, for tests that damage them.
+    ///
+    /// # Panics
+    /// When the server is the one of `NATS_URL`.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        store(&self.expect_own().plan)
     }
 
     /// Ends the server at once, as a crash does; its streams stay. Does nothing if it is down.
@@ -139,8 +155,12 @@ fn arguments(plan: &Plan, port: u16) -> Vec<OsString> {
         port.to_string().into(),
         "--jetstream".into(),
         "--store_dir".into(),
-        plan.folder.path().join("store").into(),
+        store(plan).into(),
     ]
+}
+
+fn store(plan: &Plan) -> PathBuf {
+    plan.folder.path().join("store")
 }
 
 /// Waits until the server greets a client; `None` if it ended by itself.
