@@ -74,7 +74,7 @@ pub(crate) enum Failure {
     Interrupted,
 }
 
-/// Runs the selected parts and gives the exit code: 0, 1, [`INCOMPLETE`] if all that ran
+/// Runs the selected parts and gives the exit code: 0, 1, 3 if all that ran
 /// passed and a part could not run, or 130 if interrupted.
 pub fn run(root: &Path, options: &Options) -> ExitCode {
     if options.list {
