@@ -2,8 +2,7 @@
 //!
 //! async-nats makes two timers, several boxes and a parse in two steps for each publish.
 //! Here all acknowledgements come to one subscription, a number in their subject says
-//! whose they are, and one timer looks for those that do not come (measured: a third less
-//! CPU time in the client for each message).
+//! whose they are, and one timer looks for those that do not come.
 
 use std::collections::BTreeMap;
 use std::fmt;
