@@ -64,7 +64,7 @@ pub(super) fn play(root: &Path, engine: &Engine, runner: &mut Runner) -> Result<
     let apart = stage.load(10, false)?.wait()?;
     println!("    seven containers:  {apart}");
     memory(engine)?;
-    println!("    one process:       {}", one_process(&stage)?);
+    println!("    one process:       {}", one_process(&mut stage)?);
 
     println!("==> each service is killed under load");
     for service in SERVICES {
@@ -96,7 +96,7 @@ impl Stage<'_> {
 
     /// Orders in the background. `faults` says that answers may be failures, as they are while
     /// the only instance of a service is down; what was accepted must end all the same.
-    fn load(&self, seconds: u64, faults: bool) -> Result<Load, Failure> {
+    fn load(&self, seconds: u64, faults: bool) -> Result<Background, Failure> {
         load(&self.shop, &self.gateway, seconds, faults)
     }
 
@@ -211,20 +211,20 @@ impl Stage<'_> {
     }
 }
 
-/// A `shop load` in the background; killed when it is dropped.
-struct Load(Option<Child>);
+/// A `shop`, or a `shop load`, in the background; killed when it is dropped.
+struct Background(Option<Child>);
 
-fn load(shop: &Path, gateway: &str, seconds: u64, faults: bool) -> Result<Load, Failure> {
+fn load(shop: &Path, gateway: &str, seconds: u64, faults: bool) -> Result<Background, Failure> {
     let mut command = Command::new(shop);
     command.args(["load", "--gateway", gateway, "--seconds", &seconds.to_string()]);
     if faults {
         command.arg("--faults");
     }
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    child.map(|child| Load(Some(child))).map_err(test::failed("shop load"))
+    child.map(|child| Background(Some(child))).map_err(test::failed("shop load"))
 }
 
-impl Load {
+impl Background {
     /// Waits for its end; gives its one line.
     fn wait(mut self) -> Result<String, Failure> {
         let Some(child) = self.0.take() else { return Ok(String::new()) };
@@ -238,7 +238,7 @@ impl Load {
     }
 }
 
-impl Drop for Load {
+impl Drop for Background {
     fn drop(&mut self) {
         if let Some(mut child) = self.0.take() {
             // Already gone is as good.
@@ -249,7 +249,7 @@ impl Drop for Load {
 }
 
 /// The same load on the shop in one process, with SQLite and the embedded broker.
-fn one_process(stage: &Stage<'_>) -> Result<String, Failure> {
+fn one_process(stage: &mut Stage<'_>) -> Result<String, Failure> {
     let folder = tempfile::tempdir().map_err(test::failed("temporary folder"))?;
     let report = folder.path().join("report.json");
     let mut command = Command::new(&stage.shop);
@@ -257,7 +257,7 @@ fn one_process(stage: &Stage<'_>) -> Result<String, Failure> {
     command.arg("--report").arg(&report).stdin(Stdio::null());
     let log = std::fs::File::create(folder.path().join("log")).map_err(test::failed("log"))?;
     command.stdout(log.try_clone().map_err(test::failed("log"))?).stderr(log);
-    let mut shop = Load(Some(command.spawn().map_err(test::failed("shop"))?));
+    let mut shop = Background(Some(command.spawn().map_err(test::failed("shop"))?));
     let started = now();
     let gateway = loop {
         let text = std::fs::read_to_string(&report).unwrap_or_default();
@@ -268,7 +268,7 @@ fn one_process(stage: &Stage<'_>) -> Result<String, Failure> {
         if started.elapsed() > RECOVERS_WITHIN || ended.is_some() {
             return Err(Failure::Failed("the shop in one process does not open".to_owned()));
         }
-        std::thread::yield_now();
+        stage.rest(PAUSE)?;
     };
     load(&stage.shop, &gateway, 10, false)?.wait()
 }
