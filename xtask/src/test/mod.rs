@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::process::{End, Runner};
+pub(crate) use other_nats::install as recent_nats;
 use parts::{PARTS, Part, Step};
 pub(crate) use servers::failed;
 use servers::{Servers, Use};

@@ -43,7 +43,7 @@ pub(super) fn run(
 }
 
 /// The server's program, installed where it is not there yet.
-fn install(root: &Path, runner: &mut Runner) -> Result<PathBuf, Failure> {
+pub(crate) fn install(root: &Path, runner: &mut Runner) -> Result<PathBuf, Failure> {
     let folder = root.join("target/tools").join(format!("nats-{VERSION}"));
     let program = folder.join("bin/nats-server");
     if !program.is_file() {
