@@ -8,10 +8,44 @@
 
 use std::{future::Future, sync::Arc};
 
-use crate::{Deadline, Env, TraceContext};
+use crate::{Baggage, Deadline, Env, TraceContext, telemetry};
 
 tokio::task_local! {
     static CURRENT: Context;
+}
+
+/// How important a call is, for whoever must refuse some.
+///
+/// Few classes, because whoever must choose from ten chooses the highest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Can be left out: a prefetch, a batch, a decoration.
+    Sheddable,
+    /// The usual call.
+    #[default]
+    Normal,
+    /// Refused last: what a person waits and pays for, what undoes another step.
+    Critical,
+}
+
+impl Priority {
+    /// Its name on the wire and in logs: `sheddable`, `normal` or `critical`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Priority::Sheddable => "sheddable",
+            Priority::Normal => "normal",
+            Priority::Critical => "critical",
+        }
+    }
+
+    /// The priority of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Priority> {
+        [Priority::Sheddable, Priority::Normal, Priority::Critical]
+            .into_iter()
+            .find(|priority| priority.as_str() == name)
+    }
 }
 
 /// The context of one call. Cheap to clone.
@@ -26,6 +60,8 @@ struct Inner {
     deadline: Option<Deadline>,
     principal: Option<Arc<str>>,
     tenant: Option<Arc<str>>,
+    priority: Priority,
+    baggage: Baggage,
 }
 
 impl Context {
@@ -43,6 +79,8 @@ impl Context {
             deadline: None,
             principal: None,
             tenant: None,
+            priority: Priority::default(),
+            baggage: Baggage::default(),
         }))
     }
 
@@ -76,10 +114,11 @@ impl Context {
         Context(Arc::new(inner))
     }
 
-    /// The same call one span deeper: for an outgoing call, a publish, a step.
+    /// The same call one span deeper: for an outgoing call, a publish, a step. Its parent is
+    /// the span of `tracing` that the code is inside of, if that is exported, or the call.
     #[must_use]
     pub fn child(&self) -> Context {
-        self.change(|inner| inner.trace = inner.trace.child())
+        self.change(|inner| inner.trace = deeper(&inner.trace))
     }
 
     /// The same call one span deeper with at most this deadline: [`Context::child`] and
@@ -87,7 +126,7 @@ impl Context {
     #[must_use]
     pub fn child_until(&self, deadline: Deadline) -> Context {
         self.change(|inner| {
-            inner.trace = inner.trace.child();
+            inner.trace = deeper(&inner.trace);
             inner.deadline = Some(inner.deadline.map_or(deadline, |old| old.min(deadline)));
         })
     }
@@ -130,6 +169,18 @@ impl Context {
         self.change(|inner| inner.tenant = Some(tenant))
     }
 
+    /// The same call with this priority, which the calls that it makes have too.
+    #[must_use]
+    pub fn with_priority(&self, priority: Priority) -> Context {
+        self.change(|inner| inner.priority = priority)
+    }
+
+    /// The same call with this baggage, which goes on to whatever it calls.
+    #[must_use]
+    pub fn with_baggage(&self, baggage: Baggage) -> Context {
+        self.change(|inner| inner.baggage = baggage)
+    }
+
     /// Where in which trace the call stands.
     #[must_use]
     pub fn trace(&self) -> &TraceContext {
@@ -160,11 +211,33 @@ impl Context {
         self.0.tenant.as_deref()
     }
 
+    /// How important the call is.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.0.priority
+    }
+
+    /// The words that travel with the call.
+    #[must_use]
+    pub fn baggage(&self) -> &Baggage {
+        &self.0.baggage
+    }
+
     /// The process that the call runs in.
     #[must_use]
     pub fn env(&self) -> &Env {
         &self.0.env
     }
+}
+
+fn deeper(trace: &TraceContext) -> TraceContext {
+    let mut child = trace.child();
+    if trace.sampled
+        && let Some(span) = telemetry::entered(trace.span_id)
+    {
+        child.parent = Some(span);
+    }
+    child
 }
 
 impl std::fmt::Debug for Context {

@@ -9,7 +9,7 @@
 //! Read in this order:
 //!
 //! 1. [`error`]: one vocabulary of failures, two faces each.
-//! 2. [`deadline`], [`trace`], [`context`], [`propagation`]: what a call carries.
+//! 2. [`deadline`], [`trace`], [`baggage`], [`context`], [`propagation`]: what a call carries.
 //! 3. [`metrics`], [`health`], [`operations`], [`env`](mod@env): what a process shows.
 //! 4. [`app`], [`shutdown`]: the life of a process.
 //! 5. [`config`]: settings with origins.
@@ -19,6 +19,7 @@
 //! `chassis-http`, `chassis-grpc`, `chassis-data` and `chassis-messaging`.
 
 pub mod app;
+pub mod baggage;
 pub mod config;
 pub mod context;
 pub mod deadline;
@@ -34,8 +35,9 @@ pub mod trace;
 mod wall_clock;
 
 pub use app::{App, Component, Plan, Ready};
+pub use baggage::Baggage;
 pub use config::{AdminConfig, CoreConfig, Secret};
-pub use context::Context;
+pub use context::{Context, Priority};
 pub use deadline::Deadline;
 pub use env::{Env, InFlight, InFlightGuard, Listener, ServiceInfo};
 pub use error::{BoxError, Code, Error, FieldViolation, Result};

@@ -11,14 +11,17 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, atomic::AtomicU64},
+    time::SystemTime,
 };
 
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::text,
-    metrics::{counter, family, gauge, histogram},
+    metrics::{counter, exemplar::HistogramWithExemplars, family, gauge},
     registry::Registry,
 };
+
+use crate::{TraceContext, telemetry::ProcessCollector};
 
 /// Buckets for durations of calls, in seconds: the ones of the OpenTelemetry semantic
 /// conventions for `http.server.request.duration`.
@@ -84,30 +87,47 @@ impl Gauge {
     }
 }
 
+/// What an exemplar says: a trace and the span in it. 71 characters of the 128 that
+/// OpenMetrics allows.
+type TraceLabels = Vec<(&'static str, String)>;
+
+type Exemplified = HistogramWithExemplars<TraceLabels>;
+
 /// A histogram, of durations in seconds or of sizes in bytes.
 #[derive(Clone, Debug)]
-pub struct Histogram(histogram::Histogram);
+pub struct Histogram(Exemplified);
 
 impl Histogram {
     /// Counts one observation.
     pub fn observe(&self, value: f64) {
-        self.0.observe(value);
+        self.0.observe(value, None, None);
+    }
+
+    /// Counts one observation of a call, and keeps the call as the exemplar of its bucket if
+    /// its trace is sampled: only then is there a trace to look at.
+    pub fn observe_traced(&self, value: f64, trace: &TraceContext) {
+        if !trace.sampled {
+            return self.observe(value);
+        }
+        let labels =
+            vec![("trace_id", trace.trace_id.to_string()), ("span_id", trace.span_id.to_string())];
+        self.0.observe(value, Some(labels), Some(SystemTime::now()));
     }
 }
 
 #[derive(Clone)]
 struct Buckets(&'static [f64]);
 
-impl family::MetricConstructor<histogram::Histogram> for Buckets {
-    fn new_metric(&self) -> histogram::Histogram {
-        histogram::Histogram::new(self.0.iter().copied())
+impl family::MetricConstructor<Exemplified> for Buckets {
+    fn new_metric(&self) -> Exemplified {
+        Exemplified::new(self.0.iter().copied())
     }
 }
 
 enum Family {
     Counter(family::Family<Labels, counter::Counter>),
     Gauge(family::Family<Labels, gauge::Gauge>),
-    Histogram(family::Family<Labels, histogram::Histogram, Buckets>),
+    Histogram(family::Family<Labels, Exemplified, Buckets>),
 }
 
 struct Entry {
@@ -193,7 +213,7 @@ impl Metrics {
             Family::Histogram(family) => Histogram(family.get_or_create(&labels).clone()),
             _ => {
                 mismatch::<()>(name);
-                Histogram(histogram::Histogram::new(buckets.iter().copied()))
+                Histogram(Exemplified::new(buckets.iter().copied()))
             }
         }
     }
@@ -201,6 +221,11 @@ impl Metrics {
     /// Shows a counter of the whole process among the metrics of this service.
     pub(crate) fn show(&self, name: &'static str, help: &'static str, counter: &Counter) {
         self.0.lock().registry.register(name, help.trim_end_matches('.'), counter.0.clone());
+    }
+
+    /// Shows the process and its runtime among the metrics of this service.
+    pub(crate) fn show_process(&self) {
+        self.0.lock().registry.register_collector(Box::new(ProcessCollector));
     }
 
     /// All metrics in OpenMetrics text, as Prometheus scrapes them.
@@ -280,6 +305,26 @@ mod tests {
         let text = metrics.encode();
         assert_eq!(text.matches("calls_total{").count(), 1, "{text}");
         assert!(text.contains("calls_total{a=\"1\",b=\"2\"} 2"), "{text}");
+    }
+
+    #[test]
+    fn a_sampled_call_is_the_exemplar_of_its_bucket() {
+        let metrics = Metrics::default();
+        let took = metrics.histogram("took_seconds", "Time.", &[], LATENCY_BUCKETS);
+        let (sampled, unsampled) = (TraceContext::root(true), TraceContext::root(false));
+        took.observe_traced(0.2, &sampled);
+        took.observe_traced(0.2, &unsampled);
+        took.observe_traced(2.0, &unsampled);
+        let text = metrics.encode();
+        let bucket = |le: &str| {
+            text.lines().find(|line| line.contains(&format!("le=\"{le}\""))).unwrap_or_default()
+        };
+        let exemplar = format!(
+            " 2 # {{trace_id=\"{}\",span_id=\"{}\"}} 0.2 ",
+            sampled.trace_id, sampled.span_id
+        );
+        assert!(bucket("0.25").contains(&exemplar), "{text}");
+        assert!(!bucket("2.5").contains('#'), "{text}");
     }
 
     #[test]

@@ -4,34 +4,41 @@
 //! The deadline is not among them: HTTP, gRPC and messages each have their own way to write
 //! the time that is left.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use crate::{Context, Env, TraceContext};
+use crate::{Baggage, Context, Env, Priority, TraceContext, trace};
 
 /// W3C trace parent.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace state of other vendors.
 pub const TRACESTATE: &str = "tracestate";
+/// W3C baggage.
+pub const BAGGAGE: &str = "baggage";
 /// The id under which a caller finds its request in our logs.
 pub const REQUEST_ID: &str = "x-request-id";
+/// How important a call is; see [`Priority`]. It goes out with each
+/// call that is not a usual one. It is not read by [`extract`]: whoever it comes from may say
+/// that a call can be left out, but only some may say that it is critical, and a server knows
+/// them.
+pub const PRIORITY: &str = "x-request-priority";
 
 /// Longest request id that is accepted from outside, in bytes.
 const MAX_REQUEST_ID: usize = 128;
-/// Longest `tracestate` that is passed on, in bytes: W3C asks for at least 512.
-const MAX_TRACESTATE: usize = 512;
 
 /// Reads the context of an incoming call.
 ///
 /// The span id is new and its parent the remote span. A parent decides sampling; without
-/// one, the head sampler of `env` does. A `tracestate` that no header could carry on is left
-/// out. A request id is accepted if it is 1 to 128 visible
-/// ASCII characters, else one is made from the trace id.
-pub fn extract<'a>(env: &Env, get: impl Fn(&str) -> Option<&'a str>) -> Context {
-    let trace = match get(TRACEPARENT).and_then(TraceContext::parse) {
+/// one, the head sampler of `env` does. A malformed `tracestate` is left out, and so are
+/// malformed members of `baggage`. A request id is accepted if it is 1 to 128 visible ASCII
+/// characters, else one is made from the trace id.
+///
+/// `get` gives a header by name. Where a header came more than once, only that of
+/// `tracestate` and `baggage` may be joined by commas.
+pub fn extract<'a, T: Into<Cow<'a, str>>>(env: &Env, get: impl Fn(&str) -> Option<T>) -> Context {
+    let get = |name| get(name).map(Into::<Cow<'a, str>>::into);
+    let trace = match get(TRACEPARENT).as_deref().and_then(TraceContext::parse) {
         Some(mut remote) => {
-            remote.state = get(TRACESTATE)
-                .filter(|state| (1..=MAX_TRACESTATE).contains(&state.len()) && is_text(state))
-                .map(Arc::from);
+            remote.state = get(TRACESTATE).as_deref().and_then(trace::parse_state);
             remote.child()
         }
         None => TraceContext::root(env.sample_head()),
@@ -40,7 +47,11 @@ pub fn extract<'a>(env: &Env, get: impl Fn(&str) -> Option<&'a str>) -> Context 
         Some(id) => id.into(),
         None => trace.trace_id.to_string().into(),
     };
-    Context::new(env, trace, Some(request_id))
+    let context = Context::new(env, trace, Some(request_id));
+    match get(BAGGAGE) {
+        Some(baggage) => context.with_baggage(Baggage::parse(&baggage)),
+        None => context,
+    }
 }
 
 /// Writes the context of an outgoing call; `ctx` is the call's own, made by
@@ -51,14 +62,15 @@ pub fn inject(ctx: &Context, mut set: impl FnMut(&'static str, String)) {
     if let Some(state) = &trace.state {
         set(TRACESTATE, state.to_string());
     }
+    if let Some(baggage) = ctx.baggage().header() {
+        set(BAGGAGE, baggage.to_owned());
+    }
     if !ctx.request_id().is_empty() {
         set(REQUEST_ID, ctx.request_id().to_owned());
     }
-}
-
-/// Whether a text can stand in any header: a message may bring one that cannot.
-fn is_text(state: &str) -> bool {
-    state.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+    if ctx.priority() != Priority::Normal {
+        set(PRIORITY, ctx.priority().as_str().to_owned());
+    }
 }
 
 fn is_sane(id: &str) -> bool {
@@ -79,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_is_injected_is_extracted() {
-        let ctx = from(&[(REQUEST_ID, "abc-1")]);
+        let ctx = from(&[(REQUEST_ID, "abc-1"), (BAGGAGE, "shop=berlin, test")]);
         let mut headers = BTreeMap::new();
         inject(&ctx.child(), |name, value| {
             headers.insert(name, value);
@@ -87,7 +99,26 @@ mod tests {
         let next = extract(&Env::test("u"), |name| headers.get(name).map(String::as_str));
         assert_eq!(next.trace().trace_id, ctx.trace().trace_id);
         assert_eq!(next.request_id(), "abc-1");
+        assert_eq!(next.baggage().get("shop").as_deref(), Some("berlin"));
+        assert_eq!(headers[BAGGAGE], "shop=berlin");
         assert!(next.trace().parent.is_some());
+    }
+
+    #[test]
+    fn a_priority_goes_out_and_does_not_come_in_by_itself() {
+        let written = |priority| {
+            let mut headers = BTreeMap::new();
+            inject(&from(&[]).with_priority(priority).child(), |name, value| {
+                headers.insert(name, value);
+            });
+            headers.get(PRIORITY).cloned()
+        };
+        assert_eq!(written(Priority::Normal), None);
+        for priority in [Priority::Sheddable, Priority::Critical] {
+            let name = written(priority).unwrap();
+            assert_eq!(Priority::parse(&name), Some(priority));
+            assert_eq!(from(&[(PRIORITY, &name)]).priority(), Priority::Normal);
+        }
     }
 
     #[test]
@@ -99,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_state_that_no_header_can_carry_is_left_out() {
+    fn a_malformed_trace_state_is_left_out() {
         let parent = (TRACEPARENT, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         let state = |text: &str| from(&[parent, (TRACESTATE, text)]).trace().state.clone();
-        assert_eq!(state("a=1, b=2").as_deref(), Some("a=1, b=2"));
-        for bad in ["", "a=1\r\nx: y", "a=é", &"x".repeat(513)] {
+        assert_eq!(state("a=1, b=2").as_deref(), Some("a=1,b=2"));
+        for bad in ["", "a=1\r\nx: y", "a=é", "a", "A=1"] {
             assert!(state(bad).is_none(), "{bad:?}");
         }
     }

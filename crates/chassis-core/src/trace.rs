@@ -95,6 +95,10 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
+/// The flags of a `traceparent`; all others are set to zero, as the standard asks for.
+const SAMPLED: u8 = 1;
+const RANDOM: u8 = 2;
+
 /// Where in which trace a call stands, and whether it is sampled.
 #[derive(Clone, Debug)]
 pub struct TraceContext {
@@ -106,6 +110,8 @@ pub struct TraceContext {
     pub parent: Option<SpanId>,
     /// Whether spans of this trace are recorded; decided at its head.
     pub sampled: bool,
+    /// Whether the trace id is known to be random, so that samplers may decide by it.
+    pub random: bool,
     /// `tracestate` of other vendors, passed on untouched.
     pub state: Option<Arc<str>>,
 }
@@ -119,6 +125,7 @@ impl TraceContext {
             span_id: SpanId::random(),
             parent: None,
             sampled,
+            random: true,
             state: None,
         }
     }
@@ -131,6 +138,7 @@ impl TraceContext {
             span_id: SpanId::random(),
             parent: Some(self.span_id),
             sampled: self.sampled,
+            random: self.random,
             state: self.state.clone(),
         }
     }
@@ -153,14 +161,61 @@ impl TraceContext {
         if version == 0xff || fields.next().is_some() || !(rest.is_empty() || extended) {
             return None;
         }
-        Some(TraceContext { trace_id, span_id, parent: None, sampled: flags & 1 == 1, state: None })
+        Some(TraceContext {
+            trace_id,
+            span_id,
+            parent: None,
+            sampled: flags & SAMPLED != 0,
+            random: flags & RANDOM != 0,
+            state: None,
+        })
     }
 
     /// The `traceparent` header that makes this span the parent of the next.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
+        let sampled = if self.sampled { SAMPLED } else { 0 };
+        let random = if self.random { RANDOM } else { 0 };
+        format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, sampled | random)
     }
+}
+
+/// Most members of a `tracestate`.
+const MAX_STATE_MEMBERS: usize = 32;
+/// Longest `tracestate` that is passed on, in bytes: the standard asks for at least 512.
+const MAX_STATE: usize = 512;
+/// Members longer than this are the first to be left out of one that is too long.
+const LONG_MEMBER: usize = 128;
+
+/// Reads a `tracestate` header as it is passed on; none if a member of it is malformed or if
+/// there are too many (the standard then drops all of it), or if it is empty.
+pub(crate) fn parse_state(header: &str) -> Option<Arc<str>> {
+    let all = header.split(',').map(|member| member.trim_matches([' ', '\t']));
+    let mut members: Vec<&str> = all.filter(|member| !member.is_empty()).collect();
+    if members.len() > MAX_STATE_MEMBERS || !members.iter().all(|member| is_state_member(member)) {
+        return None;
+    }
+    let length = |members: &[&str]| members.iter().map(|m| m.len() + 1).sum::<usize>();
+    if length(&members) > MAX_STATE + 1 {
+        members.retain(|member| member.len() <= LONG_MEMBER);
+    }
+    while length(&members) > MAX_STATE + 1 {
+        members.pop();
+    }
+    (!members.is_empty()).then(|| members.join(",").into())
+}
+
+/// `key=value`: the key begins with a lower-case letter or digit.
+fn is_state_member(member: &str) -> bool {
+    let Some((key, value)) = member.split_once('=') else { return false };
+    let is_first = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_key = |byte: u8| is_first(&byte) || b"_-*/@".contains(&byte);
+    let is_value = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b',' && byte != b'=';
+    key.len() <= 256
+        && key.as_bytes().first().is_some_and(is_first)
+        && key.bytes().all(is_key)
+        && (1..=256).contains(&value.len())
+        && value.bytes().all(is_value)
 }
 
 fn byte(text: &str) -> Option<u8> {
@@ -335,6 +390,35 @@ mod tests {
         ] {
             assert!(TraceContext::parse(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn known_flags_go_on_and_unknown_ones_do_not() {
+        for (given, sent) in [("00", "00"), ("01", "01"), ("02", "02"), ("03", "03"), ("ff", "03")]
+        {
+            let trace = TraceContext::parse(&VALID.replace("-01", &format!("-{given}"))).unwrap();
+            assert!(trace.child().traceparent().ends_with(&format!("-{sent}")), "{given}");
+        }
+        assert!(TraceContext::root(false).traceparent().ends_with("-02"));
+    }
+
+    #[test]
+    fn a_trace_state_is_passed_on_whole_or_by_whole_members() {
+        let read = |text: &str| parse_state(text).as_deref().map(str::to_owned);
+        assert_eq!(read("a=1,\tb@c/d*-_=x y , ,2z=;").unwrap(), "a=1,b@c/d*-_=x y,2z=;");
+        let long_key = "k".repeat(257);
+        for bad in ["", " ,", "a", "=1", "a=", "a=b=c", "-a=1", "a b=1", &format!("{long_key}=1")] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        let many =
+            |count: usize| (0..count).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+        assert_eq!(read(&many(32)), Some(many(32)));
+        assert_eq!(read(&many(33)), None);
+        // Too long: first the long members go, then those at the end.
+        let [long, short] = [200, 100].map(|length| "v".repeat(length));
+        let given = format!("a={short},b={long},c={short},d={short},e={short},f={short}");
+        let kept = format!("a={short},c={short},d={short},e={short}");
+        assert_eq!(read(&given), Some(kept));
     }
 
     #[test]

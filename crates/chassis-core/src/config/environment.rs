@@ -28,6 +28,10 @@ const ALIASES: &[(&str, &str)] = &[
     ("OTEL_TRACES_SAMPLER_ARG", RATIO),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT),
     ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ENDPOINT),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "telemetry.otlp_protocol"),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "telemetry.otlp_protocol"),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "telemetry.span_queue"),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "telemetry.span_batch"),
 ];
 
 const RATIO: &str = "telemetry.sample_ratio";
@@ -166,6 +170,11 @@ fn open_telemetry(
             "environment variable {SAMPLER} is `{other}`, which is not known here; take \
              always_on, always_off or traceidratio, each also with parentbased_"
         )),
+    }
+    const DELAY: &str = "OTEL_BSP_SCHEDULE_DELAY";
+    if let Some(delay) = word(DELAY) {
+        // OpenTelemetry counts milliseconds; our durations have a unit.
+        set(DELAY, "telemetry.span_delay", format!("{delay}ms").into());
     }
     const DISABLED: &str = "OTEL_SDK_DISABLED";
     if word(DISABLED).as_deref() == Some("true") {

@@ -43,5 +43,6 @@ mod tree;
 pub use loader::{ConfigError, Entry, Loaded, Loader, Settings};
 pub use secret::Secret;
 pub use settings::{
-    AdminConfig, CoreConfig, LogFormat, ServiceConfig, ShutdownConfig, TelemetryConfig,
+    AdminConfig, CoreConfig, LogFormat, OtlpProtocol, ServiceConfig, ShutdownConfig,
+    TelemetryConfig,
 };

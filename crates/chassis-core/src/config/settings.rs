@@ -1,11 +1,14 @@
 //! The settings that every process has, whatever it serves.
 
 use std::{
+    fmt::Display,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// What every process can set.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -67,12 +70,68 @@ pub struct TelemetryConfig {
     /// What is logged, in the syntax of `RUST_LOG`, such as `info,chassis_http=debug`. Also
     /// `RUST_LOG`.
     pub log_filter: String,
+    /// Warnings and errors that one place in the code may write in a second; what comes
+    /// after is counted and left out. The access log is not limited. 0 for no limit.
+    pub log_repeat_limit: u32,
+    /// Fields whose values are hidden in log lines and spans, by the last part of their name,
+    /// in any case.
+    pub log_redact: Vec<String>,
     /// Share of the traces begun here that are sampled, 0 to 1. Also
     /// `OTEL_TRACES_SAMPLER_ARG`.
     pub sample_ratio: f64,
-    /// Where spans are sent by OTLP over gRPC, such as `http://localhost:4317`; nowhere if
-    /// not set. Also `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// Where spans are sent by OTLP, such as `http://localhost:4317`; nowhere if not set. Over
+    /// HTTP, `/v1/traces` is added where it is missing. Also `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub otlp_endpoint: Option<String>,
+    /// How spans are sent: `grpc` (usually port 4317) or `http/protobuf` (4318). Also
+    /// `OTEL_EXPORTER_OTLP_PROTOCOL`.
+    pub otlp_protocol: OtlpProtocol,
+    /// Spans that may wait to be sent; what comes after is dropped and counted. 1 to 1000000.
+    /// Also `OTEL_BSP_MAX_QUEUE_SIZE`.
+    pub span_queue: usize,
+    /// Spans that are sent at once; as many waiting are sent without delay. 1 to
+    /// `span_queue`. Also `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`.
+    pub span_batch: usize,
+    /// How long a span waits for others at most. 1ms to 5m. Also `OTEL_BSP_SCHEDULE_DELAY`,
+    /// in milliseconds.
+    #[serde(with = "super::duration")]
+    pub span_delay: Duration,
+}
+
+/// How OTLP is carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OtlpProtocol {
+    /// Protobuf over gRPC.
+    #[default]
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// Protobuf over HTTP/1.1.
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+}
+
+impl TelemetryConfig {
+    /// Checks every number.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let wrong = |reason: &'static str, key: &str, allowed: &str, value: &dyn Display| {
+            let message = format!("telemetry.{key} is {allowed}, not {value}");
+            Err(Error::invalid_argument(reason, message))
+        };
+        if !(0.0..=1.0).contains(&self.sample_ratio) {
+            return wrong("SAMPLE_RATIO", "sample_ratio", "0 to 1", &self.sample_ratio);
+        }
+        if !(1..=1_000_000).contains(&self.span_queue) {
+            return wrong("INVALID_CONFIG", "span_queue", "1 to 1000000", &self.span_queue);
+        }
+        if !(1..=self.span_queue).contains(&self.span_batch) {
+            return wrong("INVALID_CONFIG", "span_batch", "1 to span_queue", &self.span_batch);
+        }
+        let delays = Duration::from_millis(1)..=Duration::from_secs(300);
+        if !delays.contains(&self.span_delay) {
+            let given = humantime::format_duration(self.span_delay);
+            return wrong("INVALID_CONFIG", "span_delay", "1ms to 5m", &given);
+        }
+        Ok(())
+    }
 }
 
 impl Default for TelemetryConfig {
@@ -80,8 +139,18 @@ impl Default for TelemetryConfig {
         TelemetryConfig {
             log_format: LogFormat::Auto,
             log_filter: "info".to_owned(),
+            // As many as zap writes of one message in a second by default.
+            log_repeat_limit: 100,
+            log_redact: ["password", "secret", "token", "authorization", "cookie", "api_key"]
+                .map(str::to_owned)
+                .to_vec(),
             sample_ratio: 1.0,
             otlp_endpoint: None,
+            otlp_protocol: OtlpProtocol::Grpc,
+            // The defaults of the OpenTelemetry specification.
+            span_queue: 2048,
+            span_batch: 512,
+            span_delay: Duration::from_secs(5),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CoreConfig, Entry, Loaded, Loader};
+use super::{CoreConfig, Entry, Loaded, Loader, OtlpProtocol};
 use crate::Secret;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -309,6 +309,17 @@ fn the_words_of_open_telemetry_set_sampling_and_export() {
         assert_eq!(telemetry(&[ENDPOINT, off]).otlp_endpoint, None, "{off:?}");
     }
     assert!(telemetry(&[ENDPOINT, ("OTEL_SDK_DISABLED", "0")]).otlp_endpoint.is_some());
+
+    let batches = telemetry(&[
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "250"),
+    ]);
+    assert_eq!(batches.otlp_protocol, OtlpProtocol::HttpProtobuf);
+    assert_eq!((batches.span_queue, batches.span_batch), (100, 10));
+    assert_eq!(batches.span_delay, Duration::from_millis(250));
+    assert!(problems(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")])[0].contains("http/protobuf"));
 }
 
 #[test]

@@ -10,8 +10,13 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer, registry::LookupSpan};
 
-use super::format::{self, Fields, Head};
-use crate::{Context, ServiceInfo};
+use super::{
+    format::{self, FieldValue, Fields, Head},
+    redact::Redact,
+    repeats::{Repeat, Repeats},
+    spans::Exported,
+};
+use crate::{Context, ServiceInfo, SpanId};
 
 /// Takes finished log lines. It must not block.
 pub trait LineSink: Send + Sync + 'static {
@@ -24,6 +29,8 @@ pub struct LogLayer {
     sink: Arc<dyn LineSink>,
     form: Form,
     residents: Arc<Residents>,
+    repeats: Option<Arc<Repeats>>,
+    redact: Option<Arc<Redact>>,
 }
 
 /// Who lives in the process.
@@ -55,6 +62,9 @@ enum Form {
     Text { colour: bool },
 }
 
+/// The field that says how many lines of the same place were left out before this one.
+const LEFT_OUT: &str = "log.left_out";
+
 /// Bytes of the buffer that a thread keeps between lines.
 const KEPT: usize = 16 * 1024;
 
@@ -66,21 +76,49 @@ impl LogLayer {
     /// One JSON object per line.
     #[must_use]
     pub fn json(sink: Arc<dyn LineSink>) -> LogLayer {
-        LogLayer { sink, form: Form::Json, residents: Arc::default() }
+        LogLayer { sink, form: Form::Json, residents: Arc::default(), repeats: None, redact: None }
     }
 
     /// Lines for people, in colour or without.
     #[must_use]
     pub fn text(sink: Arc<dyn LineSink>, colour: bool) -> LogLayer {
-        LogLayer { sink, form: Form::Text { colour }, residents: Arc::default() }
+        LogLayer {
+            sink,
+            form: Form::Text { colour },
+            residents: Arc::default(),
+            repeats: None,
+            redact: None,
+        }
     }
 
     pub(super) fn with_residents(self, residents: Arc<Residents>) -> LogLayer {
         LogLayer { residents, ..self }
     }
 
-    fn write(&self, line: &mut String, event: &Event<'_>, mut fields: Fields) {
+    pub(super) fn with_repeats(self, repeats: Arc<Repeats>) -> LogLayer {
+        LogLayer { repeats: Some(repeats), ..self }
+    }
+
+    pub(super) fn with_redact(self, redact: Arc<Redact>) -> LogLayer {
+        LogLayer { redact: Some(redact), ..self }
+    }
+
+    /// `span_of` says which exported span of a call the event happened in.
+    fn write(
+        &self,
+        line: &mut String,
+        event: &Event<'_>,
+        mut fields: Fields,
+        span_of: &dyn Fn(SpanId) -> Option<SpanId>,
+    ) {
         event.record(&mut fields);
+        if let Some(redact) = &self.redact {
+            for (name, value) in &mut fields.others {
+                if redact.hides(name) {
+                    *value = FieldValue::Text(Redact::SHOWN.to_owned());
+                }
+            }
+        }
         let metadata = event.metadata();
         let (service, ids) = Context::with_current(|ctx| {
             let info = ctx.env().info();
@@ -88,7 +126,8 @@ impl LogLayer {
             // Background work has a trace of its own, which says nothing until it is passed on.
             if !ctx.request_id().is_empty() || ctx.trace().parent.is_some() {
                 ids.push(("trace_id", ctx.trace().trace_id.to_string()));
-                ids.push(("span_id", ctx.trace().span_id.to_string()));
+                let call = ctx.trace().span_id;
+                ids.push(("span_id", span_of(call).unwrap_or(call).to_string()));
             }
             if !ctx.request_id().is_empty() {
                 ids.push(("request_id", ctx.request_id().to_owned()));
@@ -138,8 +177,20 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, ctx: layer::Context<'_, S>) {
+        let repeat = self.repeats.as_ref().map(|repeats| repeats.decide(event.metadata()));
         // The spans' fields from the outermost in, then the event's own: the nearest wins.
         let mut fields = Fields::default();
+        match repeat {
+            Some(Repeat::LeaveOut) => return,
+            Some(Repeat::Write { left_out }) if left_out > 0 => {
+                fields.set(LEFT_OUT, FieldValue::Plain(left_out.to_string()));
+            }
+            _ => {}
+        }
+        let span_of = |call| {
+            let mut scope = ctx.event_scope(event)?;
+            scope.find_map(|span| span.extensions().get::<Exported>()?.within(call))
+        };
         if let Some(scope) = ctx.event_scope(event) {
             for span in scope.from_root() {
                 if let Some(known) = span.extensions().get::<Fields>() {
@@ -149,13 +200,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
         }
         LINE.with(|line| match line.try_borrow_mut() {
             Ok(mut line) => {
-                self.write(&mut line, event, fields);
+                self.write(&mut line, event, fields, &span_of);
                 line.clear();
                 // One long line must not hold its memory for as long as the thread lives.
                 line.shrink_to(KEPT);
             }
             // A field whose Debug logs: it gets a buffer of its own.
-            Err(_) => self.write(&mut String::new(), event, fields),
+            Err(_) => self.write(&mut String::new(), event, fields, &span_of),
         });
     }
 }
@@ -204,6 +255,27 @@ mod tests {
             (&3.into(), &"yes".into(), &2.into())
         );
         assert!(lines[1].get("trace_id").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_warning_that_repeats_is_written_so_often_and_counted() {
+        let (lines, repeats) = (Arc::new(Lines::default()), Arc::new(Repeats::new(3)));
+        let layer = LogLayer::json(lines.clone()).with_repeats(repeats.clone());
+        let _guard = tracing::subscriber::set_default(Registry::default().with(layer));
+        let write = |n: u32| {
+            tracing::warn!(n, "the shelf is empty");
+            tracing::info!(n, "counted");
+            tracing::error!(target: "access", n, "GET / 500");
+        };
+        (0..10).for_each(write);
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        write(10);
+        let lines = lines.0.lock();
+        let of = |message: &str| lines.iter().filter(|line| line["message"] == message).count();
+        assert_eq!((of("the shelf is empty"), of("counted"), of("GET / 500")), (4, 11, 11));
+        let last = lines.iter().rfind(|line| line["level"] == "WARN").unwrap();
+        assert_eq!((&last["n"], &last["log.left_out"]), (&10.into(), &7.into()));
+        assert_eq!(repeats.left_out().get(), 7);
     }
 
     #[test]

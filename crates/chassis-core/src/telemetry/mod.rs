@@ -5,36 +5,54 @@
 //! call can be found by its trace id too. Lines go through a bounded buffer that a thread
 //! empties on a tick or at a high-water mark: waking it for each line would cost more than
 //! the line. Spans that leave the process are [`SpanRecord`](crate::SpanRecord)s, made at
-//! the edges of a call; with the feature `otlp` they are sent to a collector.
+//! the edges of a call and of the spans that users write; with the feature `otlp` they are
+//! sent to a collector.
 //!
 //! A subscriber is per process; the services that share one keep their names in every line.
 
+mod batch;
+mod filter;
 mod format;
 mod layer;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod process;
+mod redact;
+mod repeats;
+mod spans;
 mod writer;
 
 use std::{io::IsTerminal, sync::Arc};
 
-use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt};
+use tracing_subscriber::{Registry, layer::SubscriberExt};
 
 use crate::{
-    Env, Error, Result, ServiceInfo,
+    Counter, Env, Error, Result, ServiceInfo,
     config::{LogFormat, TelemetryConfig},
     trace::SpanSink,
 };
 
+use filter::LogFilter;
 use layer::Residents;
 pub use layer::{LineSink, LogLayer};
+pub(crate) use process::ProcessCollector;
+use redact::Redact;
+use repeats::Repeats;
+use spans::SpanLayer;
+pub(crate) use spans::entered;
 use writer::Writer;
+
+/// The target of access lines, one for each call.
+const ACCESS_LOG: &str = "access";
 
 /// The telemetry of the process. Dropping it writes what is still buffered.
 pub struct Telemetry {
     writer: Arc<Writer>,
-    sink: Option<Arc<dyn SpanSink>>,
+    spans: Option<SpanExport>,
     sample_ratio: f64,
     residents: Arc<Residents>,
+    filter: Arc<LogFilter>,
+    repeats: Arc<Repeats>,
 }
 
 impl Telemetry {
@@ -42,57 +60,68 @@ impl Telemetry {
     ///
     /// # Errors
     /// Fails if the log filter is malformed, if the sample ratio is not 0 to 1, if the
-    /// endpoint is not a URL, if spans are to be exported and this is not called inside a
-    /// tokio runtime, or if a `tracing` subscriber is already installed.
+    /// endpoint is not a URL, if a limit of the span queue is out of range, or if a `tracing`
+    /// subscriber is already installed.
     pub fn install(config: &TelemetryConfig) -> Result<Telemetry> {
-        if !(0.0..=1.0).contains(&config.sample_ratio) {
-            return Err(Error::invalid_argument(
-                "SAMPLE_RATIO",
-                format!("telemetry.sample_ratio is 0 to 1, not {}", config.sample_ratio),
-            ));
-        }
+        config.validate()?;
         let json = match config.log_format {
             LogFormat::Json => true,
             LogFormat::Text => false,
             LogFormat::Auto => !std::io::stdout().is_terminal(),
         };
-        let filter = EnvFilter::try_new(&config.log_filter).map_err(|error| {
-            Error::invalid_argument(
-                "LOG_FILTER",
-                format!("telemetry.log_filter `{}` is malformed: {error}", config.log_filter),
-            )
-        })?;
-        let sink = span_sink(config)?;
+        let (filter, filter_layer) = LogFilter::new(&config.log_filter)?;
+        let spans = span_export(config)?;
         let writer = Writer::stdout();
         let residents = Arc::<Residents>::default();
+        let repeats = Arc::new(Repeats::new(config.log_repeat_limit));
+        let redact = Arc::new(Redact::new(&config.log_redact));
         let layer = if json {
             LogLayer::json(writer.clone())
         } else {
             LogLayer::text(writer.clone(), std::io::stdout().is_terminal())
         }
-        .with_residents(residents.clone());
-        tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer))
-            .map_err(|error| {
-                Error::failed_precondition("TELEMETRY", "telemetry is already installed")
-                    .with_source(error)
-            })?;
-        Ok(Telemetry { writer, sink, sample_ratio: config.sample_ratio, residents })
+        .with_residents(residents.clone())
+        .with_repeats(repeats.clone())
+        .with_redact(redact.clone());
+        let span_layer = spans.as_ref().map(|_| SpanLayer::new(redact));
+        let subscriber = Registry::default().with(filter_layer).with(span_layer).with(layer);
+        tracing::subscriber::set_global_default(subscriber).map_err(|error| {
+            Error::failed_precondition("TELEMETRY", "telemetry is already installed")
+                .with_source(error)
+        })?;
+        let sample_ratio = config.sample_ratio;
+        Ok(Telemetry { writer, spans, sample_ratio, residents, filter, repeats })
     }
 
-    /// The environment of a service that uses this telemetry. Its metrics show how many log
-    /// lines the process dropped.
+    /// The environment of a service that uses this telemetry. Its metrics show what the
+    /// process uses up and how many log lines it dropped; its operations let the log filter
+    /// be changed for a while.
     #[must_use]
     pub fn env(&self, info: ServiceInfo) -> Env {
         self.residents.add(&info);
-        let env = match &self.sink {
-            Some(sink) => Env::with_spans(info, sink.clone(), self.sample_ratio),
+        let env = match &self.spans {
+            Some(spans) => Env::with_spans(info, spans.sink.clone(), self.sample_ratio),
             None => Env::new(info),
         };
+        if let Some(spans) = &self.spans {
+            env.metrics().show(
+                "spans_dropped",
+                "Sampled spans of the process that the collector was too slow for or refused.",
+                &spans.dropped,
+            );
+        }
         env.metrics().show(
             "log_lines_dropped",
             "Log lines of the process that standard output was too slow for.",
             self.writer.dropped(),
         );
+        env.metrics().show(
+            "log_lines_left_out",
+            "Warnings and errors of the process that repeated too often to be written.",
+            self.repeats.left_out(),
+        );
+        env.metrics().show_process();
+        self.filter.offer(env.operations());
         env
     }
 
@@ -105,8 +134,8 @@ impl Telemetry {
     /// Writes the lines that are buffered and sends the spans that wait; more may follow.
     /// Blocks the thread for at most five seconds.
     pub fn flush(&self) {
-        if let Some(sink) = &self.sink {
-            sink.flush();
+        if let Some(spans) = &self.spans {
+            spans.sink.flush();
         }
         self.writer.flush();
     }
@@ -136,16 +165,23 @@ impl Drop for Telemetry {
     }
 }
 
+/// Where spans go, and how many did not get there.
+struct SpanExport {
+    sink: Arc<dyn SpanSink>,
+    dropped: Counter,
+}
+
 #[cfg(feature = "otlp")]
-fn span_sink(config: &TelemetryConfig) -> Result<Option<Arc<dyn SpanSink>>> {
-    let sink = |endpoint: &String| {
-        otlp::OtlpSink::new(endpoint).map(|sink| Arc::new(sink) as Arc<dyn SpanSink>)
+fn span_export(config: &TelemetryConfig) -> Result<Option<SpanExport>> {
+    let Some(endpoint) = config.otlp_endpoint.as_deref().filter(|url| !url.is_empty()) else {
+        return Ok(None);
     };
-    config.otlp_endpoint.as_ref().filter(|endpoint| !endpoint.is_empty()).map(sink).transpose()
+    let sink = otlp::OtlpSink::new(endpoint, config)?;
+    Ok(Some(SpanExport { dropped: sink.dropped().clone(), sink }))
 }
 
 #[cfg(not(feature = "otlp"))]
-fn span_sink(config: &TelemetryConfig) -> Result<Option<Arc<dyn SpanSink>>> {
+fn span_export(config: &TelemetryConfig) -> Result<Option<SpanExport>> {
     match config.otlp_endpoint.as_deref() {
         Some(endpoint) if !endpoint.is_empty() => Err(Error::failed_precondition(
             "OTLP_FEATURE",

@@ -1,39 +1,25 @@
-//! A bounded buffer between the calls and a slow standard output.
+//! Log lines on their way to a slow standard output.
 //!
-//! A thread writes what has gathered on a tick of 50 ms, or as soon as 64 KiB wait; it is
-//! never woken for a single line, which would cost about 5 µs each. When 4 MiB wait, further
-//! lines are dropped and counted: a full disk or a stuck pipe must not stop the service.
+//! When 4 MiB wait, further lines are dropped and counted: a full disk or a stuck pipe must
+//! not stop the service.
 
 use std::{io::Write, sync::Arc, time::Duration};
 
-use parking_lot::{Condvar, Mutex};
-
-use super::LineSink;
+use super::{
+    LineSink,
+    batch::{Batch, Limits},
+};
 use crate::Counter;
 
-const TICK: Duration = Duration::from_millis(50);
-const HIGH_WATER: usize = 64 * 1024;
-const LIMIT: usize = 4 * 1024 * 1024;
+/// In bytes.
+const LIMITS: Limits =
+    Limits { tick: Duration::from_millis(50), high_water: 64 * 1024, most: 4 * 1024 * 1024 };
 /// How long a flush may wait for the thread.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Writer {
-    state: Mutex<State>,
-    /// Lines wait for the thread.
-    work: Condvar,
-    /// The thread has written what it took.
-    idle: Condvar,
+    bytes: Batch<u8>,
     dropped: Counter,
-}
-
-#[derive(Default)]
-struct State {
-    buffer: Vec<u8>,
-    /// Bytes that were ever put into the buffer, and those of them that have left.
-    accepted: u64,
-    left: u64,
-    /// Somebody waits: do not wait for the tick.
-    flush: bool,
 }
 
 impl Writer {
@@ -42,19 +28,14 @@ impl Writer {
     }
 
     fn spawn(output: impl Write + Send + 'static) -> Arc<Writer> {
-        let writer = Arc::new(Writer {
-            state: Mutex::default(),
-            work: Condvar::new(),
-            idle: Condvar::new(),
-            dropped: Counter::default(),
-        });
+        let writer = Arc::new(Writer { bytes: Batch::new(LIMITS), dropped: Counter::default() });
         let thread = {
             let writer = Arc::downgrade(&writer);
             move || {
                 let mut output = output;
                 let mut taken = Vec::new();
                 while let Some(writer) = writer.upgrade() {
-                    writer.write_once(&mut output, &mut taken);
+                    writer.bytes.turn(&mut taken, |bytes| writer.write(&mut output, bytes));
                 }
             }
         };
@@ -63,36 +44,17 @@ impl Writer {
         writer
     }
 
-    /// One tick: waits, takes what is there, writes it without holding the lock.
-    fn write_once(&self, output: &mut impl Write, taken: &mut Vec<u8>) {
-        let taken_up_to = {
-            let mut state = self.state.lock();
-            if !state.flush && state.buffer.len() < HIGH_WATER {
-                self.work.wait_for(&mut state, TICK);
-            }
-            std::mem::swap(&mut state.buffer, taken);
-            state.flush = false;
-            state.accepted
-        };
-        if !taken.is_empty() && output.write_all(taken).and_then(|()| output.flush()).is_err() {
-            let lines = taken.iter().filter(|byte| **byte == b'\n').count();
+    fn write(&self, output: &mut impl Write, bytes: &[u8]) {
+        if output.write_all(bytes).and_then(|()| output.flush()).is_err() {
+            let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
             self.dropped.add(lines as u64);
         }
-        taken.clear();
-        self.state.lock().left = taken_up_to;
-        self.idle.notify_all();
     }
 
     /// Waits until everything that was written before this call has left, for two seconds at
-    /// most; lines that others go on writing do not prolong it.
+    /// most.
     pub(super) fn flush(&self) {
-        let mut state = self.state.lock();
-        let wanted = state.accepted;
-        if state.left < wanted {
-            state.flush = true;
-            self.work.notify_one();
-            self.idle.wait_while_for(&mut state, |state| state.left < wanted, FLUSH_TIMEOUT);
-        }
+        self.bytes.flush(FLUSH_TIMEOUT);
     }
 
     pub(super) fn dropped(&self) -> &Counter {
@@ -102,22 +64,19 @@ impl Writer {
 
 impl LineSink for Writer {
     fn write_line(&self, line: &[u8]) {
-        let mut state = self.state.lock();
-        if state.buffer.len() + line.len() > LIMIT {
+        if !self.bytes.add(line.len(), |bytes| bytes.extend_from_slice(line)) {
             self.dropped.inc();
-            return;
-        }
-        state.buffer.extend_from_slice(line);
-        state.accepted += line.len() as u64;
-        if state.buffer.len() >= HIGH_WATER {
-            self.work.notify_one();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::{Condvar, Mutex};
+
     use super::*;
+
+    const LIMIT: usize = LIMITS.most;
 
     /// An output that takes nothing until it is released.
     #[derive(Clone, Default)]
@@ -171,9 +130,7 @@ mod tests {
                 }
             });
             for _ in 0..20 {
-                let wanted = writer.state.lock().accepted;
-                writer.flush();
-                assert!(writer.state.lock().left >= wanted);
+                assert!(writer.bytes.flush(FLUSH_TIMEOUT));
             }
             done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
