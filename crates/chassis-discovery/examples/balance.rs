@@ -1,9 +1,9 @@
 //! What a pick among many endpoints costs, beside a pick among three in the same run.
 //!
-//! `cargo run --release -p chassis-discovery --example balance`. One JSON line for each figure:
-//! CPU ns of a call through the balancer to a service that answers at once; `anchor_value` is
-//! the same among three endpoints. Slices alternate; the median counts.
-#![allow(clippy::print_stdout, reason = "the figures are the output")]
+//! `cargo xtask bench resilience balance`, or
+//! `cargo run --release -p chassis-discovery --example balance`. The figure is CPU ns of a call
+//! through the balancer to a service that answers at once; its anchor is the same among three
+//! endpoints. Slices alternate; the median counts.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use chassis_core::BoxError;
 use chassis_discovery::{Affinity, Balance, BalanceSettings, Endpoint, Target, Updates};
 use chassis_resilience::Classified;
-use serde_json::json;
+use chassis_test::figures::{Asked, Figure, alternate, median};
 use tower::{Service, ServiceExt};
 
 const CALLS_PER_SLICE: u32 = 100_000;
@@ -67,36 +67,19 @@ async fn slice(calls: &Calls) -> Result<f64, BoxError> {
     Ok((cpu()? - begun) as f64 / f64::from(CALLS_PER_SLICE))
 }
 
-fn median(mut costs: Vec<f64>) -> f64 {
-    costs.sort_by(f64::total_cmp);
-    costs[costs.len() / 2]
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
+    let asked = Asked::parse(std::env::args().skip(1), &["--quick"])?;
     let any: Key = |_| None;
     let by_key: Key = |n| Some(Affinity::of(n.to_le_bytes()));
     for (bench, affinity) in [("balance_1000", any), ("balance_1000_by_key", by_key)] {
-        let (few, many) = (balance(3, affinity), balance(1_000, affinity));
-        let (mut of_few, mut of_many) = (Vec::new(), Vec::new());
-        for round in 0..=SLICES {
-            let (three, thousand) = (slice(&few).await?, slice(&many).await?);
-            // The first round makes the endpoints.
-            if round > 0 {
-                of_few.push(three);
-                of_many.push(thousand);
-            }
+        if !asked.wants(bench) {
+            continue;
         }
-        let (three, thousand) = (median(of_few), median(of_many));
-        let line = json!({
-            "bench": bench,
-            "value": thousand.round(),
-            "unit": "ns/call",
-            "anchor": "3_endpoints",
-            "anchor_value": three.round(),
-            "ratio": (thousand / three * 1000.0).round() / 1000.0,
-        });
-        println!("{line}");
+        let balances = [balance(3, affinity), balance(1_000, affinity)];
+        let costs = alternate::<2, BoxError>(SLICES, async |n| slice(&balances[n]).await);
+        let [three, thousand] = costs.await?.map(median);
+        asked.print(&Figure::new(bench, thousand, "ns/call", "3_endpoints", three));
     }
     Ok(())
 }

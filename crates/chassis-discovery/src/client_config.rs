@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 pub use self::balance::BalanceConfig;
 pub use self::breaker::BreakerConfig;
 pub use self::hedge::HedgeConfig;
-use crate::BalanceSettings;
 use crate::limits::within;
+use crate::{BalanceSettings, Discovery};
 
 const SHORTEST: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -39,7 +39,8 @@ pub struct ClientConfig {
     /// One attempt. 1ms up to `timeout`.
     #[serde(with = "duration")]
     pub attempt_timeout: Duration,
-    /// Making a connection. 1ms to 1m; never longer than `attempt_timeout`.
+    /// Making a connection. 1ms to 1m; never longer than half of `attempt_timeout`, so
+    /// that there is time for an attempt elsewhere.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
     /// Attempts, the first one included. 1 (never retry) to 10.
@@ -85,8 +86,11 @@ impl ClientConfig {
         ClientConfig {
             timeout: numbers.timeout,
             attempt_timeout: numbers.attempt_timeout,
-            // Ten times what a handshake takes over an ocean.
-            connect_timeout: Duration::from_secs(1).min(numbers.attempt_timeout),
+            // A handshake takes 0.3 s around half of the world, and 1 s where its first packet is
+            // lost, since that is when Linux sends it again. Whoever has not answered before is
+            // not worth waiting for: a container that is gone swallows packets, and the call is
+            // sooner elsewhere.
+            connect_timeout: Duration::from_millis(500).min(numbers.attempt_timeout),
             max_attempts: numbers.retry.max_attempts,
             retry_budget: numbers.budget.ratio,
             retry_reserve: numbers.budget.min_per_second,
@@ -155,14 +159,18 @@ impl ClientConfig {
         self.connect_timeout.min(self.attempt_timeout / 2)
     }
 
-    /// The settings of the balancer.
-    pub fn balance_settings(&self) -> BalanceSettings {
+    /// The settings of the balancer. The zone, if none is set, is the one that this process
+    /// registers with.
+    pub fn balance_settings(&self, discovery: &Discovery) -> BalanceSettings {
+        let settings = self.balance.settings();
         BalanceSettings {
+            zone: settings.zone.or_else(|| discovery.zone().map(str::to_owned)),
             breaker: self.breaker.settings(),
             // Shorter than the time of an attempt, so that an endpoint that hangs is blamed
             // for it when the time-out drops the call.
             hung_after: self.attempt_timeout.mul_f64(HUNG),
-            ..self.balance.settings()
+            connect_timeout: self.connect_timeout(),
+            ..settings
         }
     }
 }

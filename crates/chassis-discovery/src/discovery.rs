@@ -131,6 +131,11 @@ impl Discovery {
         )
     }
 
+    /// The zone that this process registers with, if one is set.
+    pub fn zone(&self) -> Option<&str> {
+        Some(self.advertise.zone.as_str()).filter(|zone| !zone.is_empty())
+    }
+
     /// Shows it in a process: a probe `discovery` that degrades the health while a
     /// source is away or a registration is lost, the metrics
     /// `discovery_stale_seconds`, `discovery_endpoints` and
@@ -259,6 +264,20 @@ mod tests {
             let set = discovery.resolver().watch(&Target::new("greeter", "http")).current();
             assert_eq!(*set, [Endpoint::new(([10, 0, 0, 9], 81).into())]);
         }
+    }
+
+    #[tokio::test]
+    async fn clients_are_in_the_zone_that_the_process_registers_with() {
+        let mut config = DiscoveryConfig::default();
+        let mut client = crate::ClientConfig::default();
+        let zone = |config: &DiscoveryConfig, client: &crate::ClientConfig| {
+            client.balance_settings(&Discovery::new(config).unwrap()).zone
+        };
+        assert_eq!(zone(&config, &client), None);
+        config.advertise.zone = "a".into();
+        assert_eq!(zone(&config, &client).as_deref(), Some("a"));
+        client.balance.zone = "b".into();
+        assert_eq!(zone(&config, &client).as_deref(), Some("b"), "its own goes before");
     }
 
     #[tokio::test]

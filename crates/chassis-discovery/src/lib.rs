@@ -62,7 +62,8 @@ mod source;
 mod target;
 
 pub use balance::{
-    Affinity, AllOpen, Balance, BalanceSettings, NoEndpoints, ResponseFuture, provably_not_sent,
+    Affinity, AllOpen, Balance, BalanceSettings, NoEndpoints, ResponseFuture, Unreachable,
+    provably_not_sent,
 };
 pub use chaos::ChaosConfig;
 pub use client_config::{BalanceConfig, BreakerConfig, ClientConfig, HedgeConfig};

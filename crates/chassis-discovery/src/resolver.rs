@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::{Endpoint, Selector, Target};
@@ -34,6 +34,7 @@ pub struct Updates {
     receiver: watch::Receiver<Set>,
     /// Since when the source fails, while it does.
     failing: Arc<Mutex<Option<Instant>>>,
+    wanted: Arc<Notify>,
     selector: Selector,
 }
 
@@ -42,7 +43,11 @@ impl Updates {
     /// [`publish`](Feed::publish) the set is unknown, which is not the same as
     /// empty: a client may wait for it.
     pub fn channel() -> (Feed, Updates) {
-        let feed = Feed { sender: watch::Sender::new(None), failing: Arc::default() };
+        let feed = Feed {
+            sender: watch::Sender::new(None),
+            failing: Arc::default(),
+            wanted: Arc::default(),
+        };
         let updates = feed.subscribe();
         (feed, updates)
     }
@@ -98,6 +103,19 @@ impl Updates {
         let _ = self.receiver.wait_for(Option::is_some).await;
     }
 
+    /// Says that the set seems to be out of date, as when an endpoint of it cannot be reached.
+    /// A source that asks (DNS) asks again soon, as often as its own bounds allow; one that is
+    /// told of changes goes on as before.
+    pub fn refresh(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// What [`refresh`](Updates::refresh) does, without keeping the source at work.
+    pub(crate) fn refresher(&self) -> impl Fn() + Send + Sync + use<> {
+        let wanted = Arc::clone(&self.wanted);
+        move || wanted.notify_one()
+    }
+
     /// The newest set if this handle has not seen it yet.
     pub(crate) fn take_change(&mut self) -> Set {
         let newest = {
@@ -125,6 +143,7 @@ impl Updates {
 pub struct Feed {
     sender: watch::Sender<Set>,
     failing: Arc<Mutex<Option<Instant>>>,
+    wanted: Arc<Notify>,
 }
 
 impl Feed {
@@ -165,8 +184,17 @@ impl Feed {
         Updates {
             receiver: self.sender.subscribe(),
             failing: Arc::clone(&self.failing),
+            wanted: Arc::clone(&self.wanted),
             selector: Selector::default(),
         }
+    }
+
+    /// Waits until a reader thinks that the set is out of date ([`Updates::refresh`]). What
+    /// was said before the wait counts, once. How often to obey is the source's business.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn refresh_wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Waits until nobody reads any more: time for a background task to end.

@@ -19,42 +19,23 @@ use recloser::{AsyncRecloser, Recloser};
 use tokio::time::Instant;
 use tower::{Layer, Service, service_fn};
 
+// By its path, since this crate uses no other one of the workspace.
+#[allow(dead_code, unreachable_pub, reason = "made for others too; this program needs a part")]
+#[path = "../../chassis-test/src/figures.rs"]
+mod figures;
+
+use figures::{Asked, Figure};
+
 const OPENING: &str = "breaker_opens_after_100k_successes";
 const CALLS: u32 = 100_000;
 const RUNS: usize = 25;
 const KEYS: u64 = 1_000_000;
 const MAX_KEYS: usize = 100_000;
 
-/// What the command line asks for.
-struct Wanted {
-    json: bool,
-    /// Beginnings of the names of figures; all where it is empty.
-    names: Vec<String>,
-}
-
-impl Wanted {
-    fn measures(&self, bench: &str) -> bool {
-        self.names.is_empty() || self.names.iter().any(|name| bench.starts_with(name.as_str()))
-    }
-
-    fn line(&self, bench: &str, value: f64, unit: &str, anchor: &str, anchor_value: f64) {
-        let ratio = value / anchor_value;
-        if self.json {
-            println!(
-                "{{\"bench\":\"{bench}\",\"value\":{value:.1},\"unit\":\"{unit}\",\
-                 \"anchor\":\"{anchor}\",\"anchor_value\":{anchor_value:.1},\
-                 \"ratio\":{ratio:.4}}}"
-            );
-        } else {
-            println!("{bench}: {value:.1} {unit}, {anchor} {anchor_value:.1}, ratio {ratio:.2}");
-        }
-    }
-}
-
 fn main() {
-    let (options, names): (Vec<_>, Vec<_>) =
-        std::env::args().skip(1).partition(|arg| arg.starts_with('-'));
-    let wanted = Wanted { json: options.iter().any(|option| option == "--json"), names };
+    let asked = Asked::parse(std::env::args().skip(1), &["--quick"]);
+    let wanted = asked.unwrap_or_else(|problem| panic!("{problem}"));
+    wanted.print_head();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_time()
@@ -69,9 +50,9 @@ fn main() {
     keys(&wanted);
 }
 
-async fn breakers(wanted: &Wanted, tasks: u32) {
+async fn breakers(wanted: &Asked, tasks: u32) {
     let name = format!("breaker_call_{tasks}");
-    if !wanted.measures(&name) {
+    if !wanted.wants(&name) {
         return;
     }
     let (mut bare, mut ours, mut failsafe) = (f64::MAX, f64::MAX, f64::MAX);
@@ -89,10 +70,10 @@ async fn breakers(wanted: &Wanted, tasks: u32) {
             tower_resilience_circuitbreaker::CircuitBreakerLayer::builder().build().unwrap();
         resilience = resilience.min(spread(tasks, layer.layer(callee())).await);
     }
-    wanted.line(&name, ours, "ns", "failsafe", failsafe);
-    wanted.line(&name, ours, "ns", "recloser", recloser);
-    wanted.line(&name, ours, "ns", "tower-resilience", resilience);
-    wanted.line(&name, ours, "ns", "no breaker", bare);
+    wanted.print(&Figure::new(&name, ours, "ns", "failsafe", failsafe));
+    wanted.print(&Figure::new(&name, ours, "ns", "recloser", recloser));
+    wanted.print(&Figure::new(&name, ours, "ns", "tower-resilience", resilience));
+    wanted.print(&Figure::new(&name, ours, "ns", "no breaker", bare));
 }
 
 fn callee() -> impl Service<u32, Response = u32, Error = BoxError, Future: Send> + Clone + Send {
@@ -150,8 +131,8 @@ where
 }
 
 /// How many failures it takes to open after 100 000 successes, each breaker with its defaults.
-async fn opening(wanted: &Wanted) {
-    if !wanted.measures(OPENING) {
+async fn opening(wanted: &Asked) {
+    if !wanted.wants(OPENING) {
         return;
     }
     let breaker = CircuitBreaker::new("bench", BreakerSettings::default());
@@ -164,7 +145,7 @@ async fn opening(wanted: &Wanted) {
         matches!(error, tower_resilience_circuitbreaker::CircuitBreakerError::OpenCircuit)
     });
     let (ours, theirs) = (ours.await, theirs.await);
-    wanted.line(OPENING, ours, "failures", "tower-resilience", theirs);
+    wanted.print(&Figure::new(OPENING, ours, "failures", "tower-resilience", theirs));
 }
 
 async fn fails_if_odd(request: u32) -> Result<u32, BoxError> {
@@ -190,8 +171,8 @@ where
 }
 
 /// A million keys, each once and then each again.
-fn keys(wanted: &Wanted) {
-    if !wanted.measures("rate_limit_1m_keys") {
+fn keys(wanted: &Asked) {
+    if !wanted.wants("rate_limit_1m_keys") {
         return;
     }
     let before = resident_kib();
@@ -215,14 +196,14 @@ fn keys(wanted: &Wanted) {
     }
     let plain = began.elapsed().as_nanos() as f64 / (2 * KEYS) as f64;
     let plain_kib = resident_kib() - before;
-    wanted.line("rate_limit_1m_keys", ours, "ns", "unbounded HashMap", plain);
-    wanted.line(
+    wanted.print(&Figure::new("rate_limit_1m_keys", ours, "ns", "unbounded HashMap", plain));
+    wanted.print(&Figure::new(
         "rate_limit_1m_keys_memory",
         ours_kib,
         "KiB",
         "unbounded HashMap",
         plain_kib.max(1.0),
-    );
+    ));
 }
 
 fn resident_kib() -> f64 {

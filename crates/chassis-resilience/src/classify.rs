@@ -21,6 +21,10 @@ pub enum Class {
     /// stream or a connection that goes away do. It says nothing about health,
     /// and the request is safe to send again, whatever it was.
     Refused,
+    /// No connection to the callee could be made, so that the request never left. The callee
+    /// is not there, which counts as a failure; the request is safe to send elsewhere, whatever
+    /// it was.
+    Unreachable,
     /// The answer says nothing about the callee, for example a cancelled call.
     Ignore,
 }

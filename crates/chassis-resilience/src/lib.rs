@@ -139,6 +139,7 @@ pub mod chaos;
 
 mod classify;
 mod detour;
+mod guard;
 mod histogram;
 mod judged;
 mod profile;
@@ -159,6 +160,7 @@ pub use chaos::{Chaos, ChaosLayer};
 pub use classify::{Class, Classified, Classify};
 pub use detour::Detour;
 pub use fallback::{Answer, Degraded, FallbackLayer};
+pub use guard::{Guard, GuardLayer, Guarded};
 pub use hedge::{Hedge, HedgeLayer, HedgePolicy, HedgeSettings, HedgeStats};
 pub use judged::{Judged, Settle, Verdict};
 pub use profile::{Profile, ProfileSettings};

@@ -4,4 +4,4 @@
 //! that hands the schedule to shuttle. That is why nothing here names a lock by its own crate.
 
 pub(crate) use parking_lot::{Mutex, RwLock};
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -63,6 +63,32 @@ impl From<AllOpen> for Error {
     }
 }
 
+/// Endpoints are known, and no connection can be made to any of them.
+#[derive(Debug)]
+pub struct Unreachable {
+    /// Who was looked for.
+    pub target: Target,
+    /// How many endpoints are known.
+    pub endpoints: usize,
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (target, endpoints) = (&self.target, self.endpoints);
+        write!(f, "none of the {endpoints} endpoints of {target} can be connected to")
+    }
+}
+
+impl StdError for Unreachable {}
+
+impl From<Unreachable> for Error {
+    fn from(error: Unreachable) -> Error {
+        Error::unavailable("UNREACHABLE", "a service that is needed cannot be reached")
+            .with_source(error)
+            .not_sent()
+    }
+}
+
 /// Whether an error, or one of its sources, says that the call never left this
 /// process, so that repeating it is safe.
 pub fn provably_not_sent(error: &(dyn StdError + 'static)) -> bool {
@@ -70,6 +96,7 @@ pub fn provably_not_sent(error: &(dyn StdError + 'static)) -> bool {
     while let Some(error) = next {
         if error.is::<NoEndpoints>()
             || error.is::<AllOpen>()
+            || error.is::<Unreachable>()
             || error.downcast_ref::<Error>().is_some_and(Error::was_not_sent)
         {
             return true;
@@ -95,6 +122,8 @@ mod tests {
         let error = Error::from(open);
         assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
         assert!(provably_not_sent(&error));
+        let away = Unreachable { target: target.clone(), endpoints: 2 };
+        assert!(provably_not_sent(&away) && Error::from(away).was_not_sent());
         assert!(provably_not_sent(&Error::internal(NoEndpoints { target })));
         assert!(!provably_not_sent(&Error::unavailable("DOWN", "down")));
     }

@@ -11,6 +11,8 @@
 //! kept, calls fail at once, and only trial calls go out. That is what a circuit breaker is
 //! for.
 
+use tokio::time::Instant;
+
 /// How one endpoint stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -21,6 +23,9 @@ pub(crate) enum Standing {
     Ejected,
     /// Its circuit is not closed, but as many as may be are ejected already.
     Kept,
+    /// No connection to it can be made. It is not picked, and counts for no share, until one
+    /// can: that is no suspicion.
+    Away,
     /// It has left the set.
     Gone,
 }
@@ -41,11 +46,14 @@ pub(crate) struct Health {
     size: usize,
     ejected: usize,
     kept: usize,
+    away: usize,
+    /// When the last one that was there went away.
+    dark_since: Option<Instant>,
 }
 
 impl Health {
     pub(crate) fn new(shares: Shares) -> Health {
-        Health { shares, size: 0, ejected: 0, kept: 0 }
+        Health { shares, size: 0, ejected: 0, kept: 0, away: 0, dark_since: None }
     }
 
     /// The set has so many endpoints now.
@@ -56,7 +64,7 @@ impl Health {
     /// How an endpoint stands from now on, given how it stood and whether its circuit is
     /// closed.
     pub(crate) fn judge(&mut self, before: Standing, closed: bool) -> Standing {
-        if before == Standing::Gone {
+        if matches!(before, Standing::Gone | Standing::Away) {
             return before;
         }
         self.forget(before);
@@ -71,13 +79,50 @@ impl Health {
         }
     }
 
+    /// No connection can be made to an endpoint that stood so.
+    pub(crate) fn lose(&mut self, before: Standing, now: Instant) -> Standing {
+        if matches!(before, Standing::Gone | Standing::Away) {
+            return before;
+        }
+        self.forget(before);
+        self.away += 1;
+        if self.present() == 0 {
+            self.dark_since = Some(now);
+        }
+        Standing::Away
+    }
+
+    /// A connection can be made again to an endpoint that stood so.
+    pub(crate) fn regain(&mut self, before: Standing, closed: bool) -> Standing {
+        if before != Standing::Away {
+            return before;
+        }
+        self.forget(before);
+        self.judge(Standing::In, closed)
+    }
+
     /// An endpoint that stood so has left the set.
     pub(crate) fn forget(&mut self, standing: Standing) {
         match standing {
             Standing::Ejected => self.ejected = self.ejected.saturating_sub(1),
             Standing::Kept => self.kept = self.kept.saturating_sub(1),
+            Standing::Away => self.away = self.away.saturating_sub(1),
             Standing::In | Standing::Gone => {}
         }
+    }
+
+    /// Endpoints that no connection can be made to.
+    pub(crate) fn away(&self) -> usize {
+        self.away
+    }
+
+    /// Since when all are away, if they are.
+    pub(crate) fn dark_since(&self) -> Option<Instant> {
+        self.dark_since.filter(|_| self.present() == 0)
+    }
+
+    fn present(&self) -> usize {
+        self.size.saturating_sub(self.away)
     }
 
     pub(crate) fn ejected(&self) -> usize {
@@ -86,7 +131,7 @@ impl Health {
 
     /// Endpoints whose circuit is closed.
     fn closed(&self) -> usize {
-        self.size.saturating_sub(self.ejected + self.kept)
+        self.present().saturating_sub(self.ejected + self.kept)
     }
 
     /// How the next call picks.
@@ -94,7 +139,7 @@ impl Health {
         let closed = self.closed();
         if closed == 0 {
             Mode::Trials
-        } else if (closed as f64) < self.shares.panic_below * self.size as f64 {
+        } else if (closed as f64) < self.shares.panic_below * self.present() as f64 {
             Mode::Panic
         } else {
             Mode::Normal
@@ -105,7 +150,7 @@ impl Health {
         if self.shares.max_ejected <= 0.0 {
             return 0;
         }
-        ((self.size as f64 * self.shares.max_ejected) as usize).max(1)
+        ((self.present() as f64 * self.shares.max_ejected) as usize).max(1)
     }
 }
 
@@ -163,6 +208,39 @@ mod tests {
         assert_eq!(modes[..7], [Mode::Normal; 7]);
         assert_eq!(modes[7..9], [Mode::Panic; 2]);
         assert_eq!(modes[9], Mode::Trials);
+    }
+
+    #[test]
+    fn who_is_away_counts_for_no_share_until_it_is_back() {
+        let mut health = health(4);
+        let now = Instant::now();
+        let mut away = [Standing::In; 3].map(|before| health.lose(before, now));
+        assert_eq!((away, health.mode()), ([Standing::Away; 3], Mode::Normal));
+        assert_eq!(health.lose(away[0], now), Standing::Away, "once");
+        assert_eq!(health.judge(away[0], false), Standing::Away, "whatever its circuit says");
+        assert_eq!(health.judge(Standing::In, false), Standing::Ejected);
+        assert_eq!(health.mode(), Mode::Trials, "the last one that is there");
+        away[0] = health.regain(away[0], true);
+        assert_eq!((away[0], health.mode()), (Standing::In, Mode::Normal));
+        assert_eq!(health.regain(away[1], false), Standing::Kept, "half are ejected already");
+        health.forget(away[2]);
+        health.resize(3);
+        assert_eq!((health.away(), health.closed()), (0, 1));
+    }
+
+    #[test]
+    fn dark_is_it_from_the_moment_when_the_last_one_went() {
+        let (mut health, now) = (health(2), Instant::now());
+        let seconds = |n| now + std::time::Duration::from_secs(n);
+        let first = health.lose(Standing::In, seconds(0));
+        assert_eq!(health.dark_since(), None);
+        let second = health.lose(Standing::In, seconds(1));
+        assert_eq!(health.lose(second, seconds(2)), Standing::Away);
+        assert_eq!(health.dark_since(), Some(seconds(1)));
+        let first = health.regain(first, true);
+        assert_eq!(health.dark_since(), None);
+        health.lose(first, seconds(3));
+        assert_eq!(health.dark_since(), Some(seconds(3)));
     }
 
     #[test]

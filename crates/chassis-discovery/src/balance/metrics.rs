@@ -14,6 +14,8 @@ pub(crate) struct Shown(OnceLock<Handles>);
 struct Handles {
     endpoints: Gauge,
     ejected: Gauge,
+    unreachable: Gauge,
+    dark: Counter,
     no_endpoints: Counter,
     all_open: Counter,
     trials: Counter,
@@ -53,6 +55,11 @@ impl Shown {
                 "Endpoints that are walked past because their circuit is not closed.",
                 &of,
             ),
+            unreachable: metrics.gauge(
+                "client_balancer_unreachable",
+                "Endpoints that no connection can be made to, so that they get no calls.",
+                &of,
+            ),
             trials: metrics.counter(
                 "client_balancer_trials",
                 "Calls to an endpoint that was not the best one, to see how it is.",
@@ -65,6 +72,7 @@ impl Shown {
             ),
             no_endpoints: rejected("no_endpoints"),
             all_open: rejected("all_open"),
+            dark: rejected("unreachable"),
             opened: transitions("open"),
             half_opened: transitions("half_open"),
             closed: transitions("closed"),
@@ -83,6 +91,14 @@ impl Shown {
 
     pub(crate) fn ejected(&self, count: usize) {
         self.with(|handles| handles.ejected.set(number(count)));
+    }
+
+    pub(crate) fn unreachable(&self, count: usize) {
+        self.with(|handles| handles.unreachable.set(number(count)));
+    }
+
+    pub(crate) fn dark(&self) {
+        self.with(|handles| handles.dark.inc());
     }
 
     pub(crate) fn no_endpoints(&self) {

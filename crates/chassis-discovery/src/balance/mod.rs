@@ -15,6 +15,12 @@
 //! at once, and says when to come back. How many may be walked past is bounded
 //! (`health`).
 //!
+//! An endpoint that no connection can be made to is not there, and needs no circuit
+//! to guess it: the first call that notices is told that nothing was sent, no other
+//! call goes there, the source is asked for a newer set, and a task tries until a
+//! connection is made again (`reach`). When that is so of all of them, a call waits a
+//! moment for the first that is back, as long as it has not been so for longer.
+//!
 //! Endpoints of the own zone are preferred until they are full (`pick`). Of a
 //! large set a client can use a part (`subset`). A call that has a key goes to
 //! the endpoint that owns the key, if that can take it (`ring`).
@@ -23,7 +29,7 @@
 //! each call. An endpoint that leaves the set gets no new calls; those that are
 //! under way keep their clone of the service and end in their own time.
 //!
-//! Read in this order: `load`, `pick`, `health`, `node`, `pool`, `service`; then
+//! Read in this order: `load`, `pick`, `health`, `node`, `reach`, `pool`, `service`; then
 //! `subset`, `ring` and `affinity`.
 
 mod affinity;
@@ -35,12 +41,13 @@ mod metrics;
 mod node;
 mod pick;
 mod pool;
+mod reach;
 mod ring;
 mod service;
 mod settings;
 mod subset;
 
 pub use affinity::Affinity;
-pub use error::{AllOpen, NoEndpoints, provably_not_sent};
+pub use error::{AllOpen, NoEndpoints, Unreachable, provably_not_sent};
 pub use service::{Balance, ResponseFuture};
 pub use settings::BalanceSettings;

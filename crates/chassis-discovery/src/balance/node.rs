@@ -2,34 +2,44 @@
 //!
 //! Apart from the pool, because a call can outlast the endpoint's place in it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use chassis_resilience::breaker::{BreakerSettings, CircuitBreaker, Permit, State};
+use chassis_resilience::breaker::{CircuitBreaker, Permit, State};
 use chassis_resilience::{Class, Settle, Verdict};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::health::{Health, Mode, Standing};
 use super::load::Load;
 use super::metrics::Shown;
 use super::pick::Look;
+use super::reach;
+use super::settings::BalanceSettings;
 
 /// The health of a pool's endpoints together, with its mode where a pick can read it.
 pub(crate) struct Together {
     health: Mutex<Health>,
     mode: AtomicU8,
     in_flight: AtomicUsize,
+    /// Changes when one that was away is back.
+    back: watch::Sender<()>,
+    refresh: Box<dyn Fn() + Send + Sync>,
     pub(crate) shown: Shown,
 }
 
 impl Together {
-    pub(crate) fn new(health: Health) -> Together {
+    /// `refresh`: what to call when the set seems to be out of date.
+    pub(crate) fn new(health: Health, refresh: impl Fn() + Send + Sync + 'static) -> Together {
         Together {
             mode: AtomicU8::new(health.mode() as u8),
             health: Mutex::new(health),
             in_flight: AtomicUsize::new(0),
+            back: watch::Sender::new(()),
+            refresh: Box::new(refresh),
             shown: Shown::default(),
         }
     }
@@ -37,6 +47,16 @@ impl Together {
     /// Calls under way to all of them.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Sees each return of one that was away, from now on.
+    pub(crate) fn returns(&self) -> watch::Receiver<()> {
+        self.back.subscribe()
+    }
+
+    /// Asks for a newer set.
+    pub(crate) fn refresh(&self) {
+        (self.refresh)();
     }
 
     pub(crate) fn mode(&self) -> Mode {
@@ -52,12 +72,15 @@ impl Together {
         let result = change(&mut health);
         self.mode.store(health.mode() as u8, Ordering::Relaxed);
         self.shown.ejected(health.ejected());
+        self.shown.unreachable(health.away());
         result
     }
 }
 
 /// One endpoint.
 pub(crate) struct Node {
+    address: SocketAddr,
+    connect_timeout: Duration,
     load: Mutex<Load>,
     in_flight: AtomicUsize,
     standing: AtomicU8,
@@ -68,15 +91,18 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(
         name: String,
-        settings: BreakerSettings,
+        address: SocketAddr,
+        settings: &BalanceSettings,
         together: Arc<Together>,
         now: Instant,
     ) -> Arc<Node> {
         let node = Arc::new(Node {
+            address,
+            connect_timeout: settings.connect_timeout,
             load: Mutex::new(Load::new(now)),
             in_flight: AtomicUsize::new(0),
             standing: AtomicU8::new(Standing::In as u8),
-            breaker: CircuitBreaker::new(name, settings),
+            breaker: CircuitBreaker::new(name, settings.breaker),
             together,
         });
         let weak = Arc::downgrade(&node);
@@ -93,10 +119,48 @@ impl Node {
     /// the state is then, so that the last of two changes wins.
     pub(crate) fn judge(&self) {
         self.together.change(|health| {
-            let closed =
-                !matches!(self.breaker.state(), State::Open | State::HalfOpen | State::ForcedOpen);
-            self.set_standing(health.judge(self.standing(), closed));
+            self.set_standing(health.judge(self.standing(), self.is_closed()));
         });
+    }
+
+    fn is_closed(&self) -> bool {
+        !matches!(self.breaker.state(), State::Open | State::HalfOpen | State::ForcedOpen)
+    }
+
+    /// No connection to it could be made: it gets no calls until one can, which a task of its
+    /// own tries; and the set is asked for anew.
+    pub(crate) fn lose(self: &Arc<Node>, now: Instant) {
+        let before = self.together.change(|health| {
+            let before = self.standing();
+            self.set_standing(health.lose(before, now));
+            before
+        });
+        self.together.refresh();
+        if !matches!(before, Standing::Away | Standing::Gone) {
+            reach::follow(self);
+        }
+    }
+
+    /// A connection to it can be made again. What was known of it is of another time.
+    pub(crate) fn regain(&self, now: Instant) {
+        *self.load.lock() = Load::new(now);
+        self.together.change(|health| {
+            self.set_standing(health.regain(self.standing(), self.is_closed()));
+        });
+        self.together.back.send_replace(());
+    }
+
+    /// Asks for a newer set.
+    pub(crate) fn refresh(&self) {
+        self.together.refresh();
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
     }
 
     /// It has left the set: what its last calls bring changes nothing any more.
@@ -111,7 +175,7 @@ impl Node {
 
     pub(crate) fn standing(&self) -> Standing {
         let standing = self.standing.load(Ordering::Relaxed);
-        [Standing::In, Standing::Ejected, Standing::Kept]
+        [Standing::In, Standing::Ejected, Standing::Kept, Standing::Away]
             .into_iter()
             .find(|known| *known as u8 == standing)
             .unwrap_or(Standing::Gone)
@@ -188,9 +252,17 @@ impl Call {
                 Class::Success if trial => load.proved(latency, now),
                 Class::Success => load.success(latency, now),
                 Class::Failure | Class::Overloaded => load.failure(latency, now),
-                Class::Refused | Class::Ignore => {}
+                Class::Refused | Class::Ignore | Class::Unreachable => {}
             }
         }
+        // That it is not there is known for sure, and when it is back too: no circuit is
+        // needed to guess it.
+        let class = if class == Class::Unreachable {
+            self.node.lose(now);
+            Class::Ignore
+        } else {
+            class
+        };
         if let Some(permit) = self.permit.take() {
             permit.settle(Verdict { class, latency, retry_after });
         }

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis_resilience::CircuitOpen;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
-use super::error::{AllOpen, NoEndpoints};
+use super::error::{AllOpen, NoEndpoints, Unreachable};
 use super::hash;
 use super::health::{Health, Mode, Shares, Standing};
 use super::node::{Call, Node, Together};
@@ -41,6 +42,17 @@ pub(crate) enum Refused {
     Unknown,
     NoEndpoints(NoEndpoints),
     AllOpen(AllOpen),
+    Unreachable(Unreachable, Box<Dark>),
+}
+
+/// What to wait for while no endpoint can be connected to.
+pub(crate) struct Dark {
+    /// Changes when one is back.
+    pub(crate) returns: watch::Receiver<()>,
+    /// Changes when there are others.
+    pub(crate) updates: Updates,
+    /// A call that has no place by then is not worth the wait.
+    pub(crate) until: Instant,
 }
 
 pub(crate) struct Pool<S> {
@@ -70,6 +82,7 @@ impl<S: Clone> Pool<S> {
         settings: BalanceSettings,
     ) -> Pool<S> {
         updates.mark_unseen();
+        let refresh = updates.refresher();
         let shares =
             Shares { max_ejected: settings.max_ejected, panic_below: settings.panic_below };
         Pool {
@@ -82,7 +95,7 @@ impl<S: Clone> Pool<S> {
             ring: None,
             picks: 0,
             shut_until: None,
-            together: Arc::new(Together::new(Health::new(shares))),
+            together: Arc::new(Together::new(Health::new(shares), refresh)),
         }
     }
 
@@ -152,15 +165,37 @@ impl<S: Clone> Pool<S> {
     /// also gives the time until the first circuit lets a trial call through; until then
     /// nobody has to ask again.
     fn anyone(&mut self, mode: Mode, now: Instant) -> Result<Picked<S>, Refused> {
-        let mut retry_in = Duration::MAX;
+        let (mut retry_in, mut away) = (Duration::MAX, 0);
+        // Before the look, so that no return is missed after it.
+        let returns = self.together.returns();
         for index in 0..self.members.len() {
+            if self.members[index].node.standing() == Standing::Away {
+                away += 1;
+                continue;
+            }
             match self.begin(index, true, mode, now) {
                 Ok(picked) => return Ok(picked),
                 Err(wait) => retry_in = retry_in.min(wait),
             }
         }
-        self.shut_until = now.checked_add(retry_in);
+        if away == self.members.len() {
+            return Err(self.dark(returns, now));
+        }
+        // Who is away may be back before, with a circuit that opens sooner.
+        self.shut_until = if away == 0 { now.checked_add(retry_in) } else { None };
         Err(self.all_open(retry_in))
+    }
+
+    fn dark(&self, returns: watch::Receiver<()>, now: Instant) -> Refused {
+        // None: one of them has come back in this moment, which the wait will see.
+        let since = self.together.change(|health| health.dark_since()).unwrap_or(now);
+        let error = Unreachable { target: self.target.clone(), endpoints: self.members.len() };
+        let until = since + self.settings.connect_timeout;
+        if until <= now {
+            self.together.shown.dark();
+        }
+        let dark = Dark { returns, updates: self.updates(), until };
+        Refused::Unreachable(error, Box::new(dark))
     }
 
     fn all_open(&self, retry_in: Duration) -> Refused {
@@ -240,7 +275,13 @@ impl<S: Clone> Pool<S> {
         let name = format!("{}@{}", self.target, endpoint.address);
         Member {
             service: (self.make)(endpoint),
-            node: Node::new(name, self.settings.breaker, Arc::clone(&self.together), now),
+            node: Node::new(
+                name,
+                endpoint.address,
+                &self.settings,
+                Arc::clone(&self.together),
+                now,
+            ),
             endpoint: endpoint.clone(),
         }
     }
@@ -256,7 +297,9 @@ struct View<'a, S> {
 impl<S> Candidates for View<'_, S> {
     fn usable(&self, index: usize) -> bool {
         let node = &self.members[index].node;
-        is_open_to_all(self.mode, node.standing()) || node.has_trial(self.now)
+        let standing = node.standing();
+        standing != Standing::Away
+            && (is_open_to_all(self.mode, standing) || node.has_trial(self.now))
     }
 
     fn look(&self, index: usize) -> Look {
@@ -272,6 +315,7 @@ fn is_open_to_all(mode: Mode, standing: Standing) -> bool {
         Standing::In => true,
         Standing::Kept => mode != Mode::Trials,
         Standing::Ejected | Standing::Gone => mode == Mode::Panic,
+        Standing::Away => false,
     }
 }
 

@@ -22,7 +22,7 @@ use tower::{Service, ServiceExt};
 use super::affinity::Affinity;
 use super::error::NoEndpoints;
 use super::node::Call;
-use super::pool::{Picked, Pool, Refused};
+use super::pool::{Dark, Picked, Pool, Refused};
 use super::settings::BalanceSettings;
 use crate::{Endpoint, Target, Updates};
 
@@ -119,6 +119,10 @@ impl<S, C, Req> Balance<S, C, Req> {
             Err(Refused::Unknown) => NoEndpoints { target: self.shared.target.clone() }.into(),
             Err(Refused::NoEndpoints(error)) => error.into(),
             Err(Refused::AllOpen(error)) => error.into(),
+            Err(Refused::Unreachable(_, dark)) if dark.until > Instant::now() => {
+                return State::Waiting { known: Box::pin(light(*dark)), request: Some(request) };
+            }
+            Err(Refused::Unreachable(error, _)) => error.into(),
         };
         State::Refused { error: Some(error) }
     }
@@ -127,6 +131,17 @@ impl<S, C, Req> Balance<S, C, Req> {
 /// Whether the set became known in time shows when it is used.
 async fn first_set(mut updates: Updates) {
     let _ = tokio::time::timeout(FIRST_SET_WAIT, updates.known()).await;
+}
+
+/// Whether it was worth the wait shows when an endpoint is picked.
+async fn light(Dark { mut returns, mut updates, until }: Dark) {
+    let wait = async {
+        tokio::select! {
+            _ = returns.changed() => {}
+            _ = updates.changed() => {}
+        }
+    };
+    let _ = tokio::time::timeout_at(until, wait).await;
 }
 
 pin_project! {

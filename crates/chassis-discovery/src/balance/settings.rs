@@ -28,6 +28,10 @@ pub struct BalanceSettings {
     /// dropped earlier only says that it would have taken longer: something shorter than the
     /// timeout above.
     pub hung_after: Duration,
+    /// How long it is waited for a connection that is tried to an endpoint which could not be
+    /// connected to; and how long calls wait for one that is back, from the moment when none
+    /// could be connected to any more.
+    pub connect_timeout: Duration,
 }
 
 impl Default for BalanceSettings {
@@ -44,6 +48,7 @@ impl Default for BalanceSettings {
             seed: fastrand::u64(..),
             breaker: BreakerSettings::default(),
             hung_after: Duration::from_secs(1),
+            connect_timeout: Duration::from_millis(500),
         }
     }
 }

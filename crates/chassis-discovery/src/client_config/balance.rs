@@ -14,7 +14,8 @@ pub struct BalanceConfig {
     pub max_ejected: f64,
     /// Below this share of closed circuits calls go to all endpoints again. 0.0 to 1.0.
     pub panic_below: f64,
-    /// The zone that this process runs in; its endpoints are preferred. Empty: no zone is.
+    /// The zone that this process runs in; its endpoints are preferred. Empty: that of
+    /// `discovery.advertise.zone`; where that is empty too, no zone is preferred.
     pub zone: String,
     /// A call leaves the zone when it is loaded so many times more than the rest. 1.0 to
     /// 1000.0.

@@ -111,6 +111,7 @@ impl Shared {
         let mut refresh = Refresh::new(self.config.min_ttl, self.config.max_ttl);
         let work = async {
             loop {
+                let asked = Instant::now();
                 let wait = match self.lookup(&places).await {
                     Ok((endpoints, ttl)) => {
                         if refresh.is_failing() {
@@ -131,7 +132,15 @@ impl Shared {
                         refresh.after_failure(fastrand::f64())
                     }
                 };
-                tokio::time::sleep(wait).await;
+                // Who finds an endpoint gone need not wait for the end of the TTL.
+                let sooner = async {
+                    tokio::time::sleep_until(asked + self.config.min_ttl).await;
+                    feed.refresh_wanted().await;
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = sooner, if !refresh.is_failing() => {}
+                }
             }
         };
         tokio::select! {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use chassis_core::{BoxError, BoxFuture, Metrics};
 use chassis_discovery::{
-    AllOpen, Balance, BalanceSettings, Endpoint, NoEndpoints, Target, Updates, provably_not_sent,
+    AllOpen, Balance, BalanceSettings, Endpoint, NoEndpoints, Target, Unreachable, Updates,
+    provably_not_sent,
 };
 use chassis_resilience::breaker::BreakerSettings;
 use chassis_resilience::{Class, Classify};
@@ -99,6 +100,8 @@ fn settings() -> BalanceSettings {
             ..BreakerSettings::default()
         },
         hung_after: SECOND,
+        // Far longer than a busy machine needs to try a connection again.
+        connect_timeout: 20 * SECOND,
         ..BalanceSettings::default()
     }
 }
@@ -339,4 +342,107 @@ async fn one_that_is_ten_times_slower_does_not_make_the_tail() {
     let none_slow = p99(Duration::from_millis(20)).await;
     let one_slow = p99(Duration::from_millis(200)).await;
     assert!(one_slow <= none_slow.mul_f64(1.5), "{one_slow:?} beside {none_slow:?}");
+}
+
+/// A service that connects, and says if it cannot.
+#[derive(Clone)]
+struct Connects(std::net::SocketAddr);
+
+impl Service<()> for Connects {
+    type Response = std::net::SocketAddr;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        let address = self.0;
+        Box::pin(async move {
+            tokio::net::TcpStream::connect(address).await?;
+            Ok(address)
+        })
+    }
+}
+
+fn connecting(updates: Updates, metrics: &Metrics) -> impl Fn() -> Answer + use<> {
+    let balance = Balance::new(
+        Target::new("greeter", "http"),
+        updates,
+        |endpoint| Connects(endpoint.address),
+        |result: Result<&std::net::SocketAddr, &BoxError>| match result {
+            Ok(_) => Class::Success,
+            Err(_) => Class::Unreachable,
+        },
+        |_| None,
+        settings(),
+    );
+    balance.bind(metrics);
+    move || Box::pin(balance.clone().oneshot(()))
+}
+
+type Answer = BoxFuture<'static, Result<std::net::SocketAddr, BoxError>>;
+
+async fn listener() -> tokio::net::TcpListener {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+#[tokio::test]
+async fn who_was_away_is_called_again_when_it_can_be_connected_to() {
+    let address = listener().await.local_addr().unwrap();
+    let there = listener().await;
+    let metrics = Metrics::default();
+    let all = [address, there.local_addr().unwrap()].map(Endpoint::new);
+    // Whoever does not accept has a full queue after a thousand calls, and is away too.
+    tokio::spawn(async move { while there.accept().await.is_ok() {} });
+    let call = connecting(Updates::fixed(all), &metrics);
+    let mut failed = 0;
+    for _ in 0..50 {
+        failed += usize::from(call().await.is_err());
+    }
+    assert_eq!(failed, 1, "the one that found it out");
+    let unreachable = r#"client_balancer_unreachable{protocol="http",service="greeter"} 1"#;
+    assert!(metrics.encode().contains(unreachable), "{}", metrics.encode());
+
+    let _back = tokio::net::TcpListener::bind(address).await.unwrap();
+    let again = async { while call().await.unwrap() != address {} };
+    tokio::time::timeout(20 * SECOND, again).await.expect("it is called again");
+}
+
+#[tokio::test]
+async fn while_nobody_can_be_connected_to_a_call_waits_for_the_first_that_is_back() {
+    let address = listener().await.local_addr().unwrap();
+    let call = connecting(Updates::fixed([Endpoint::new(address)]), &Metrics::default());
+    assert!(call().await.is_err(), "the one that found it out");
+    let mut waiting = call();
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    let _back = tokio::net::TcpListener::bind(address).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), address);
+}
+
+#[tokio::test]
+async fn a_newer_set_is_asked_for_and_ends_the_wait() {
+    let (gone, there) = (listener().await.local_addr().unwrap(), listener().await);
+    let (feed, updates) = Updates::channel();
+    feed.publish([Endpoint::new(gone)]);
+    let call = connecting(updates, &Metrics::default());
+    assert!(call().await.is_err(), "the one that found it out");
+    let mut waiting = call();
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    feed.refresh_wanted().await;
+    feed.publish([Endpoint::new(there.local_addr().unwrap())]);
+    assert_eq!(waiting.await.unwrap(), there.local_addr().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_it_is_so_for_longer_calls_fail_at_once() {
+    let gone = listener().await.local_addr().unwrap();
+    let call = connecting(Updates::fixed([Endpoint::new(gone)]), &Metrics::default());
+    assert!(call().await.is_err(), "the one that found it out");
+    tokio::time::sleep(settings().connect_timeout).await;
+    let begun = tokio::time::Instant::now();
+    let error = call().await.unwrap_err();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(error.is::<Unreachable>() && provably_not_sent(&*error), "{error}");
 }

@@ -196,3 +196,39 @@ async fn a_target_watched_twice_is_asked_for_once() {
     }
     assert_eq!(*zone.asked.lock(), 1);
 }
+
+/// Docker's DNS gives ten minutes to an address that is gone in one.
+#[tokio::test]
+async fn it_is_asked_again_before_the_ttl_ends_when_an_endpoint_cannot_be_reached() {
+    let zone = Zone::default();
+    let set = |byte| {
+        let record = (600, RData::A(A::new(127, 0, 0, byte)));
+        zone.set("greeter.test.", RecordType::A, vec![record]);
+    };
+    set(1);
+    let config = DnsConfig { max_ttl: Duration::from_secs(600), ..config(zone.serve().await) };
+    let dns = Dns::new(&config).unwrap();
+    let mut updates = dns.watch(&Target::new("greeter", "http"));
+    until(&mut updates, &[endpoint(1, 8080)]).await;
+    set(2);
+    updates.refresh();
+    until(&mut updates, &[endpoint(2, 8080)]).await;
+}
+
+#[tokio::test]
+async fn but_not_more_often_than_the_floor_allows() {
+    let zone = Zone::default();
+    zone.set_a("greeter.test.", &[1]);
+    let second = Duration::from_secs(1);
+    let config =
+        DnsConfig { min_ttl: 600 * second, max_ttl: 600 * second, ..config(zone.serve().await) };
+    let dns = Dns::new(&config).unwrap();
+    let mut updates = dns.watch(&Target::new("greeter", "http"));
+    until(&mut updates, &[endpoint(1, 8080)]).await;
+    let asked = *zone.asked.lock();
+    for _ in 0..100 {
+        updates.refresh();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*zone.asked.lock(), asked);
+}

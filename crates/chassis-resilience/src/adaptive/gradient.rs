@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::histogram::Histogram;
 
-/// The gradient moves the limit by no more than this in one step.
-const STEEPEST: (f64, f64) = (0.5, 2.0);
+/// The gradient moves the limit by no more than this in one step: down to half of it. Up goes
+/// the headroom alone (Netflix); a limit that doubles while the calls that it let in are still
+/// under way swings.
+const STEEPEST: (f64, f64) = (0.5, 1.0);
 /// A measurement of the least latency ends after this time, also with few calls: a callee
 /// that takes a second for a call should not be held at the least limit for long.
 const PROBE_AT_MOST: Duration = Duration::from_secs(1);
@@ -28,7 +30,7 @@ pub struct AdaptiveSettings {
     pub initial_limit: u32,
     /// The limit never rises above this.
     pub max_limit: u32,
-    /// How often the limit moves.
+    /// How often the limit moves, or as often as calls take where that is longer.
     pub interval: Duration,
     /// An interval with fewer answers goes on.
     pub min_samples: u32,
@@ -124,8 +126,9 @@ impl Gradient {
     /// under way.
     pub(super) fn answered(&mut self, now: Instant, started: Instant, in_flight: u32) {
         self.turn(now);
-        // Calls from before a measurement were slowed by the others.
-        if self.probing.is_some_and(|probe| started < probe.began) {
+        // A limit is judged by the calls that it let in: those from before were slowed, or not
+        // yet slowed, by others. Where calls take longer than the interval, it waits for them.
+        if self.began.is_some_and(|began| started < began) {
             return;
         }
         self.busiest = self.busiest.max(in_flight);
@@ -281,11 +284,54 @@ mod tests {
         assert_eq!(gradient.limit(at), limit);
         assert!(gradient.least().unwrap() >= 10 * MS);
         // Those that time out do look like a slow one.
-        for _ in 0..1_000 {
+        for _ in 0..5_000 {
             at += MS;
             gradient.lost(at, at - 2_000 * MS, 20);
         }
         assert!(gradient.limit(at) < limit);
+    }
+
+    /// A crowd that comes at once, at a callee with a queue: the feedback is as late as the calls
+    /// are slow, and the limit must not swing with it.
+    #[test]
+    fn a_crowd_that_comes_at_once_does_not_make_the_limit_swing() {
+        const ROOM: usize = 8;
+        let base = 200 * MS;
+        let mut gradient = default();
+        let mut now = start();
+        now += 10 * MS;
+        serve(&mut gradient, now, 3_000 * MS, ROOM as u32, (ROOM as f64, base));
+        now += 3_000 * MS;
+        let crowd = now;
+        // Each place ends its call at this time; the queue is by arrival.
+        let mut places = [now; ROOM];
+        let mut under_way: Vec<(Instant, Instant)> = Vec::new();
+        let (mut limits, mut most) = (Vec::new(), Duration::ZERO);
+        while now < crowd + 20_000 * MS {
+            now += 8 * MS;
+            under_way.sort();
+            while let Some((ends, started)) = under_way.first().copied().filter(|(e, _)| *e <= now)
+            {
+                gradient.answered(ends, started, under_way.len() as u32);
+                under_way.remove(0);
+                if ends > crowd + 3_000 * MS {
+                    most = most.max(ends - started);
+                }
+            }
+            let limit = gradient.limit(now);
+            if now > crowd + 3_000 * MS {
+                limits.push(limit);
+            }
+            if (under_way.len() as u32) < limit {
+                let place = places.iter_mut().min().unwrap();
+                *place = (*place).max(now) + base;
+                under_way.push((*place, now));
+            }
+        }
+        let (least, greatest) = (limits.iter().min().unwrap(), limits.iter().max().unwrap());
+        assert!(*least >= ROOM as u32, "{least} to {greatest}");
+        assert!(*greatest <= 3 * ROOM as u32, "{least} to {greatest}");
+        assert!(most <= 3 * base, "{most:?}");
     }
 
     #[test]

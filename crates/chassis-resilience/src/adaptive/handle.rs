@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{AdaptiveSettings, ConcurrencyLimited, gradient::Gradient};
 use crate::{
-    Class, Settle, Verdict,
+    Class, Guard, Settle, Verdict,
     sync::{AtomicU64, Mutex, Ordering},
 };
 
@@ -97,6 +97,15 @@ impl AdaptiveLimit {
     }
 }
 
+impl<Req> Guard<Req> for AdaptiveLimit {
+    type Account = Place;
+    type Refused = ConcurrencyLimited;
+
+    fn enter(&self, _: &Req, now: Instant) -> Result<Place, ConcurrencyLimited> {
+        self.try_enter(now)
+    }
+}
+
 impl Default for AdaptiveLimit {
     fn default() -> Self {
         AdaptiveLimit::new(AdaptiveSettings::default())
@@ -128,7 +137,7 @@ impl Drop for Place {
         room.in_flight = in_flight.saturating_sub(1);
         match self.answered {
             Some(Class::Success) => room.gradient.answered(now, started, in_flight),
-            Some(Class::Failure | Class::Overloaded) | None => {
+            Some(Class::Failure | Class::Overloaded | Class::Unreachable) | None => {
                 room.gradient.lost(now, started, in_flight);
             }
             Some(Class::Refused | Class::Ignore) => {}

@@ -14,11 +14,13 @@
 mod error;
 mod gradient;
 mod handle;
-mod layer;
-mod service;
 
 pub use error::ConcurrencyLimited;
 pub use gradient::AdaptiveSettings;
 pub use handle::{AdaptiveLimit, AdaptiveStats, Place};
-pub use layer::AdaptiveLayer;
-pub use service::{AdaptiveService, ResponseFuture};
+
+/// Puts an [`AdaptiveLimit`] on a service; the classifier tells answers from failures, whose
+/// speed says nothing.
+pub type AdaptiveLayer<C> = crate::GuardLayer<AdaptiveLimit, C>;
+/// Makes calls only with a place of its [`AdaptiveLimit`]. Dropping a call frees its place.
+pub type AdaptiveService<S, C> = crate::Guarded<S, AdaptiveLimit, C>;

@@ -18,7 +18,10 @@ use super::{
     BreakerEvent, BreakerSettings, CircuitOpen, InvalidSettings, Permit, State, Stats, Transition,
     gate::{Gate, Mode, Outcome, Ticket},
 };
-use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
+use crate::{
+    Guard,
+    sync::{AtomicU64, Mutex, Ordering, RwLock},
+};
 
 type Hooks<T> = RwLock<Arc<[Arc<dyn Fn(T) + Send + Sync>]>>;
 
@@ -233,6 +236,21 @@ impl CircuitBreaker {
         if let Some(events) = self.inner.events.get() {
             // An error means that nobody listens any more.
             let _ = events.send(event);
+        }
+    }
+}
+
+impl<Req> Guard<Req> for CircuitBreaker {
+    type Account = Permit;
+    type Refused = CircuitOpen;
+
+    fn enter(&self, _: &Req, now: Instant) -> Result<Permit, CircuitOpen> {
+        self.try_acquire(now)
+    }
+
+    fn failed_unasked(&self) {
+        if let Ok(permit) = self.try_acquire(Instant::now()) {
+            permit.failure(Duration::ZERO);
         }
     }
 }

@@ -23,18 +23,21 @@
 mod error;
 mod gate;
 mod handle;
-mod layer;
 mod machine;
 mod permit;
-mod service;
 mod settings;
 mod stats;
 mod window;
 
 pub use error::{CircuitOpen, InvalidSettings};
 pub use handle::CircuitBreaker;
-pub use layer::CircuitBreakerLayer;
 pub use permit::Permit;
-pub use service::{CircuitBreakerService, ResponseFuture};
 pub use settings::BreakerSettings;
 pub use stats::{BreakerEvent, State, Stats, Transition};
+
+/// Puts a [`CircuitBreaker`] on a service. It takes the breaker as a handle, because the
+/// breaker belongs to the callee and outlives any one stack of layers.
+pub type CircuitBreakerLayer<C> = crate::GuardLayer<CircuitBreaker, C>;
+/// Makes calls only with a permit of its [`CircuitBreaker`]. A call that is dropped gives its
+/// permit back.
+pub type CircuitBreakerService<S, C> = crate::Guarded<S, CircuitBreaker, C>;

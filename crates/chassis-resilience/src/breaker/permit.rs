@@ -60,7 +60,9 @@ impl Settle for Permit {
         let took = verdict.latency;
         match verdict.class {
             Class::Success => self.success(took),
-            Class::Failure => self.end(took, Outcome::Failure(took), verdict.retry_after),
+            Class::Failure | Class::Unreachable => {
+                self.end(took, Outcome::Failure(took), verdict.retry_after)
+            }
             Class::Overloaded => self.end(took, Outcome::Overloaded(took), verdict.retry_after),
             Class::Refused | Class::Ignore => self.ignore(),
         }

@@ -28,7 +28,7 @@ pin_project! {
         // What a further attempt needs; `None` if there will be none.
         spare: Option<(Req, Retry<P, S>)>,
         attempt: u32,
-        // The callee has refused it once, and it was sent again for that.
+        // The callee has not looked at it once, and it was sent again for that.
         refused: bool,
     }
 }

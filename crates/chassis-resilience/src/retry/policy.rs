@@ -21,8 +21,9 @@ pub enum Decision {
     /// Try again, not sooner than the server asked (`Retry-After`, gRPC
     /// push-back), if the budget allows.
     RetryAfter(Duration),
-    /// Try again after the backoff without paying: the request provably never
-    /// left, so another attempt adds no load to the callee.
+    /// Try again without paying: the request provably never left, so another
+    /// attempt adds no load to the callee. The first time at once, not counted as
+    /// an attempt; after that after the backoff.
     RetryFree,
     /// The callee refused the request before it looked at it. The first time, try
     /// again at once and without paying (gRFC A6, "transparent retries"); it is
@@ -38,6 +39,7 @@ impl Decision {
     pub fn from_class(class: Class, safe: bool, retry_after: Option<Duration>) -> Self {
         match (class, retry_after) {
             (Class::Refused, _) => Decision::Refused,
+            (Class::Unreachable, _) => Decision::RetryFree,
             (Class::Failure | Class::Overloaded, Some(wait)) if safe => Decision::RetryAfter(wait),
             (Class::Failure, None) if safe => Decision::Retry,
             _ => Decision::Done,
@@ -55,7 +57,8 @@ pub trait RetryPolicy<Req, Res, E>: Clone {
     ///
     /// It is not asked about what a layer of this process refused
     /// ([`is_local_rejection`](crate::is_local_rejection)): that is never retried.
-    /// After the last allowed attempt only [`Decision::Refused`] counts.
+    /// After the last allowed attempt only [`Decision::Refused`] and
+    /// [`Decision::RetryFree`] count, if neither was said before.
     fn decide(&self, attempt: u32, request: &Req, result: Result<&Res, &E>) -> Decision;
 
     /// Until when the caller waits. No attempt is begun at or after that time.
@@ -71,7 +74,8 @@ pub trait RetryPolicy<Req, Res, E>: Clone {
 /// The bounds of a [`RetryLayer`](super::RetryLayer) besides the budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetrySettings {
-    /// All attempts, with the first one. 1 switches retries off.
+    /// All attempts, with the first one. 1 switches retries off, but for the one
+    /// after an attempt that the callee has not looked at.
     pub max_attempts: u32,
     /// The wait between attempts.
     pub backoff: Backoff,
@@ -97,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_follows_from_the_meaning_of_an_answer() {
-        use Decision::{Done, Refused, Retry, RetryAfter};
+        use Decision::{Done, Refused, Retry, RetryAfter, RetryFree};
         let second = Duration::from_secs(1);
         for (class, safe, hint, expected) in [
             (Class::Success, true, None, Done),
@@ -108,6 +112,7 @@ mod tests {
             (Class::Overloaded, true, None, Done),
             (Class::Overloaded, true, Some(second), RetryAfter(second)),
             (Class::Refused, false, None, Refused),
+            (Class::Unreachable, false, None, RetryFree),
         ] {
             assert_eq!(Decision::from_class(class, safe, hint), expected, "{class:?} {safe}");
         }

@@ -35,8 +35,8 @@ pub(super) struct Next {
 }
 
 impl<P, S> Retry<P, S> {
-    /// The next attempt; `None` if the answer stands. `refused` tells whether the
-    /// callee has refused this request before.
+    /// The next attempt; `None` if the answer stands. `refused` tells whether this
+    /// request was sent again before because the callee had not looked at it.
     pub(super) fn next<Req, Res>(
         &self,
         attempt: u32,
@@ -51,7 +51,8 @@ impl<P, S> Retry<P, S> {
             return None;
         }
         let decision = self.policy.decide(attempt, request, result);
-        let transparent = decision == Decision::Refused && !refused;
+        let unseen = matches!(decision, Decision::Refused | Decision::RetryFree);
+        let transparent = unseen && !refused;
         if attempt >= self.settings.max_attempts && !transparent {
             return None;
         }
@@ -80,7 +81,7 @@ impl<P, S> Retry<P, S> {
 
     /// Whether a copy of the request is of any use for a further attempt.
     pub(super) fn needs_copy(&self, attempt: u32, refused: bool) -> bool {
-        self.settings.max_attempts > 1 && (attempt < self.settings.max_attempts || !refused)
+        attempt < self.settings.max_attempts || !refused
     }
 }
 

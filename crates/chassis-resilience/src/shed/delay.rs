@@ -7,8 +7,6 @@
 
 use std::time::{Duration, Instant};
 
-/// The delay that a queue may have for long.
-const TARGET: Duration = Duration::from_millis(5);
 /// How long is long.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// One step, as a part of the limit.
@@ -18,18 +16,18 @@ const LEAST: f64 = 0.1;
 /// The delay of the run queue of this process.
 #[derive(Debug)]
 pub(super) struct QueueDelay {
+    /// The delay that a queue may have for long.
+    target: Duration,
     part: f64,
     began: Option<Instant>,
     least: Duration,
 }
 
-impl Default for QueueDelay {
-    fn default() -> Self {
-        QueueDelay { part: 1.0, began: None, least: Duration::MAX }
-    }
-}
-
 impl QueueDelay {
+    pub(super) fn new(target: Duration) -> Self {
+        QueueDelay { target, part: 1.0, began: None, least: Duration::MAX }
+    }
+
     /// Takes in how long one task had to wait.
     pub(super) fn observe(&mut self, now: Instant, delay: Duration) {
         let began = *self.began.get_or_insert(now);
@@ -37,7 +35,7 @@ impl QueueDelay {
         if now.saturating_duration_since(began) < INTERVAL {
             return;
         }
-        let step = if self.least > TARGET { -STEP } else { STEP };
+        let step = if self.least > self.target { -STEP } else { STEP };
         self.part = (self.part + step).clamp(LEAST, 1.0);
         self.began = Some(now);
         self.least = Duration::MAX;
@@ -64,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_drains_now_and_then_is_no_overload() {
-        let mut queue = QueueDelay::default();
+        let mut queue = QueueDelay::new(5 * MS);
         let burst = (0..1_000).map(|n| if n % 10 == 0 { 1 } else { 80 });
         observe(&mut queue, tokio::time::Instant::now().into_std(), burst);
         assert_eq!(queue.part(), 1.0);
@@ -72,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_stands_shrinks_the_limit_and_it_comes_back() {
-        let mut queue = QueueDelay::default();
+        let mut queue = QueueDelay::new(5 * MS);
         let now = tokio::time::Instant::now().into_std();
         observe(&mut queue, now, [20; 31]);
         assert!((queue.part() - 0.7).abs() < 1e-9, "{}", queue.part());

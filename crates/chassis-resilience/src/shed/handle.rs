@@ -9,11 +9,13 @@ use tokio::time::Instant;
 use super::{Priority, Shed, delay::QueueDelay};
 use crate::{
     adaptive::{AdaptiveLimit, AdaptiveSettings, AdaptiveStats, Place},
-    sync::{AtomicU64, Mutex, Ordering},
+    sync::{AtomicU32, AtomicU64, Mutex, Ordering},
 };
 
 /// How often the run queue is looked at.
 const TICK: Duration = Duration::from_millis(10);
+/// The whole limit, in thousandths.
+const WHOLE: u32 = 1_000;
 
 /// The numbers of a [`Shedder`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,18 +26,21 @@ pub struct ShedSettings {
     pub normal_share: f64,
     /// The share of the limit that [`Priority::Sheddable`] may use, from 0 to 1.
     pub sheddable_share: f64,
+    /// How long a task may wait for a processor for long, where [`Shedder::watch_queue`] runs.
+    pub queue_delay: Duration,
 }
 
 impl Default for ShedSettings {
     /// A tenth of the room is kept for critical requests, and as much again for normal ones
     /// before sheddable ones: enough that a critical request finds a place, little enough that
     /// hardly any room is idle ("Scaling your API with rate limiters", Stripe 2017, keeps a
-    /// fifth).
+    /// fifth). CoDel's 5 ms.
     fn default() -> Self {
         ShedSettings {
             adaptive: AdaptiveSettings::default(),
             normal_share: 0.9,
             sheddable_share: 0.8,
+            queue_delay: Duration::from_millis(5),
         }
     }
 }
@@ -51,6 +56,8 @@ struct Inner {
     settings: ShedSettings,
     limit: AdaptiveLimit,
     queue: Mutex<QueueDelay>,
+    /// What the queue leaves of the limit, in thousandths: read for each request.
+    part: AtomicU32,
     shed: [AtomicU64; 3],
 }
 
@@ -76,7 +83,8 @@ impl Shedder {
             inner: Arc::new(Inner {
                 settings,
                 limit: AdaptiveLimit::new(settings.adaptive),
-                queue: Mutex::new(QueueDelay::default()),
+                queue: Mutex::new(QueueDelay::new(settings.queue_delay)),
+                part: AtomicU32::new(WHOLE),
                 shed: [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)],
             }),
         }
@@ -94,7 +102,7 @@ impl Shedder {
             Priority::Normal => (settings.normal_share, &self.inner.shed[1]),
             Priority::Sheddable => (settings.sheddable_share, &self.inner.shed[0]),
         };
-        let part = self.inner.queue.lock().part();
+        let part = self.part();
         self.inner.limit.try_enter_within(now, share * part).map(Some).map_err(|full| {
             shed.fetch_add(1, Ordering::Relaxed);
             Shed { priority, limit: full.limit }
@@ -108,8 +116,16 @@ impl Shedder {
             let due = Instant::now() + TICK;
             tokio::time::sleep_until(due).await;
             let now = Instant::now();
-            self.inner.queue.lock().observe(now.into_std(), now.saturating_duration_since(due));
+            let mut queue = self.inner.queue.lock();
+            queue.observe(now.into_std(), now.saturating_duration_since(due));
+            // From 100 to 1000: a float cast rounds down.
+            let part = (queue.part() * f64::from(WHOLE)).round() as u32;
+            self.inner.part.store(part, Ordering::Relaxed);
         }
+    }
+
+    fn part(&self) -> f64 {
+        f64::from(self.inner.part.load(Ordering::Relaxed)) / f64::from(WHOLE)
     }
 
     /// A snapshot, for metrics.
@@ -117,7 +133,7 @@ impl Shedder {
         let shed = |index: usize| self.inner.shed[index].load(Ordering::Relaxed);
         ShedStats {
             adaptive: self.inner.limit.stats(),
-            part: self.inner.queue.lock().part(),
+            part: self.part(),
             sheddable: shed(0),
             normal: shed(1),
             critical: shed(2),

@@ -21,10 +21,8 @@ mod error;
 mod handle;
 mod layer;
 mod priority;
-mod service;
 
 pub use error::Shed;
 pub use handle::{ShedSettings, ShedStats, Shedder};
-pub use layer::LoadShedLayer;
+pub use layer::{ByPriority, LoadShedLayer, LoadShedService};
 pub use priority::Priority;
-pub use service::{LoadShedService, ResponseFuture};

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{ThrottleSettings, Throttled, accepts::Accepts};
 use crate::{
-    Class, Settle, Verdict,
+    Class, Guard, Settle, Verdict,
     sync::{AtomicU64, Mutex, Ordering},
 };
 
@@ -73,6 +73,15 @@ impl Throttle {
     }
 }
 
+impl<Req> Guard<Req> for Throttle {
+    type Account = ThrottlePermit;
+    type Refused = Throttled;
+
+    fn enter(&self, _: &Req, now: Instant) -> Result<ThrottlePermit, Throttled> {
+        self.try_acquire(now)
+    }
+}
+
 impl Default for Throttle {
     fn default() -> Self {
         Throttle::new(ThrottleSettings::default())
@@ -90,7 +99,7 @@ impl Settle for ThrottlePermit {
     fn settle(self, verdict: Verdict) {
         let accepted = match verdict.class {
             Class::Success => true,
-            Class::Failure | Class::Overloaded => false,
+            Class::Failure | Class::Overloaded | Class::Unreachable => false,
             Class::Refused | Class::Ignore => return,
         };
         self.throttle.inner.accepts.lock().ended(Instant::now().into_std(), accepted);

@@ -15,11 +15,12 @@
 mod accepts;
 mod error;
 mod handle;
-mod layer;
-mod service;
 
 pub use accepts::ThrottleSettings;
 pub use error::Throttled;
 pub use handle::{Throttle, ThrottlePermit, ThrottleStats};
-pub use layer::ThrottleLayer;
-pub use service::{ResponseFuture, ThrottleService};
+
+/// Puts a [`Throttle`] on a service.
+pub type ThrottleLayer<C> = crate::GuardLayer<Throttle, C>;
+/// Makes calls only with leave of its [`Throttle`]. A call that is dropped is not counted.
+pub type ThrottleService<S, C> = crate::Guarded<S, Throttle, C>;

@@ -169,6 +169,20 @@ async fn what_was_never_sent_costs_nothing() {
     assert_eq!(budget.stats().retries, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_never_sent_is_sent_at_once_also_where_retries_are_off() {
+    let layer = RetryLayer::new(Always(Decision::RetryFree), settings(1), budget(0.0, 0));
+    let (callee, mut handle) = mock::pair::<u32, u32>();
+    let begun = Instant::now();
+    let call = tokio::spawn(layer.layer(callee).oneshot(5));
+    for _ in 0..2 {
+        let (_, answer) = next(&mut handle).await;
+        answer.send_error("not sent");
+    }
+    call.await.unwrap().unwrap_err();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
 /// Retries errors until a deadline, and writes the attempt into the request.
 #[derive(Clone)]
 struct Until(Option<Instant>, Decision);

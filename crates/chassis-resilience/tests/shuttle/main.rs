@@ -20,6 +20,8 @@ mod bulkhead;
 mod classify;
 #[path = "../../src/detour.rs"]
 mod detour;
+#[path = "../../src/guard.rs"]
+mod guard;
 #[path = "../../src/histogram.rs"]
 mod histogram;
 #[path = "../../src/judged.rs"]
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use classify::{Class, Classify};
 use detour::Detour;
+use guard::{Guard, GuardLayer, Guarded};
 use judged::{Judged, Settle, Verdict};
 use rejection::is_local_rejection;
 use shuttle::{Config, Runner, scheduler::RandomScheduler, thread};

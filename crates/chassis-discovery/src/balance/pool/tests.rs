@@ -349,3 +349,43 @@ proptest! {
         prop_assert_eq!(pool.together.in_flight(), 0);
     }
 }
+
+/// Packets to the address of a container that is gone are swallowed, and the one who finds it
+/// out has waited. A rolling restart once failed half of the calls.
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_connected_to_gets_one_call_and_opens_no_circuit() {
+    let mut world = World::of(pool(Updates::fixed(endpoints([0, 1, 2])), settings()));
+    let zero_is_gone =
+        |port| if port == 0 { (500 * MS, Class::Unreachable) } else { (5 * MS, Class::Success) };
+    let ports = world.calls(2_000, zero_is_gone);
+    assert_eq!(ports.iter().filter(|port| **port == 0).count(), 1);
+    assert_eq!(ports.len(), 2_000, "and nobody was refused");
+    let (away, ejected) = world.pool.together.change(|health| (health.away(), health.ejected()));
+    assert_eq!((away, ejected), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nobody_can_be_connected_to_it_is_said_with_the_time_that_it_is_worth_to_wait() {
+    let mut pool = pool(Updates::fixed(endpoints([0, 1])), settings());
+    let now = Instant::now();
+    for second in 0..2 {
+        let call = picked(&mut pool, now).call;
+        call.end(Class::Unreachable, None, now + second * 1000 * MS);
+    }
+    let Err(Refused::Unreachable(error, dark)) = pool.pick(None, now + 1200 * MS) else {
+        panic!("somebody was picked");
+    };
+    assert_eq!(error.endpoints, 2);
+    assert_eq!(dark.until, now + 1500 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_is_not_taken_for_being_away() {
+    let breaker = BreakerSettings { consecutive_failures: 1, ..BreakerSettings::default() };
+    let mut pool =
+        pool(Updates::fixed(endpoints([0, 1])), BalanceSettings { breaker, ..settings() });
+    let now = Instant::now();
+    picked(&mut pool, now).call.end(Class::Unreachable, None, now);
+    picked(&mut pool, now).call.end(Class::Failure, None, now);
+    assert!(matches!(pool.pick(None, now), Err(Refused::AllOpen(_))));
+}

@@ -27,6 +27,17 @@ pub trait TokenStore: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Grant, BoxError>>;
 }
 
+impl TokenStore for Box<dyn TokenStore> {
+    fn take<'a>(
+        &'a self,
+        key: &'a str,
+        limit: RateLimit,
+        want: u32,
+    ) -> BoxFuture<'a, Result<Grant, BoxError>> {
+        (**self).take(key, limit, want)
+    }
+}
+
 /// What a store gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
