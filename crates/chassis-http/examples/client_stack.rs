@@ -11,9 +11,7 @@
 use std::{
     convert::Infallible,
     future::Future,
-    io::{BufRead, BufReader},
     net::SocketAddr,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -23,6 +21,7 @@ use std::{
 use chassis_core::{BoxError, Context, Env, Metrics};
 use chassis_discovery::{Discovery, Endpoint, Registrar, Registry, Target};
 use chassis_http::Client;
+use chassis_test::figures::{Asked, Callees, Figure, alternate, median, thread_cpu};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::{body::Bytes, service::service_fn};
@@ -47,7 +46,7 @@ fn main() -> Outcome<()> {
     match args.first().map(String::as_str) {
         Some("serve") => runtime.block_on(serve()),
         Some("cost") => runtime.block_on(cost(&args[1..])),
-        _ => runtime.block_on(compare()),
+        _ => runtime.block_on(compare(&Asked::parse(args, &["--quick"])?)),
     }
 }
 
@@ -67,35 +66,8 @@ async fn serve() -> Outcome<()> {
         });
     }
     // Until the parent is gone: it holds the other end.
-    let _ = tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await;
+    tokio::task::spawn_blocking(Callees::until_orphaned).await?;
     Ok(())
-}
-
-/// The process of the servers; dropping it ends them.
-struct Servers {
-    child: Child,
-    addresses: Vec<SocketAddr>,
-}
-
-impl Servers {
-    fn start() -> Outcome<Servers> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("serve")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take().ok_or("no output")?;
-        let lines = BufReader::new(output).lines().take(ENDPOINTS);
-        let addresses = lines.map(|line| Ok(line?.parse()?)).collect::<Outcome<Vec<_>>>()?;
-        Ok(Servers { child, addresses })
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
 }
 
 /// The clients that are compared.
@@ -148,19 +120,13 @@ impl Clients {
     }
 }
 
-/// CPU time of this thread so far, in nanoseconds; Linux counts it for each thread.
-fn cpu() -> Outcome<u64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
-    Ok(text.split_whitespace().next().ok_or("no schedstat")?.parse()?)
-}
-
 /// CPU µs of one call.
 async fn slice<F>(calls: usize, call: impl Fn() -> F) -> Outcome<f64>
 where
     F: Future<Output = Outcome<usize>>,
 {
     let left = AtomicUsize::new(calls);
-    let begun = cpu()?;
+    let begun = thread_cpu()?;
     let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     let tasks = (0..TASKS).map(|_| async {
         while take().is_ok() {
@@ -171,57 +137,34 @@ where
         Ok(())
     });
     futures_util::future::try_join_all(tasks).await?;
-    Ok((cpu()? - begun) as f64 / 1e3 / calls as f64)
+    Ok((thread_cpu()? - begun) as f64 / 1e3 / calls as f64)
 }
 
-async fn compare() -> Outcome<()> {
-    let servers = Servers::start()?;
-    let clients = Clients::of(&servers.addresses).await?;
+async fn compare(asked: &Asked) -> Outcome<()> {
+    let servers = Callees::start(ENDPOINTS)?;
+    let clients = Clients::of(servers.addresses()).await?;
     let env = Env::new(chassis_core::service_info!("bench"));
     let names = ["hyper", "reqwest", "chassis"];
-    let mut costs = [const { Vec::new() }; 3];
-    for round in 0..=SLICES {
-        for (name, costs) in names.iter().zip(&mut costs) {
-            let context = Context::background(&env).with_request_id("bench-1");
-            let cost = context.scope(slice(CALLS_PER_SLICE, || clients.call(name))).await?;
-            // The first round opens the connections.
-            if round > 0 {
-                costs.push(cost);
-            }
-        }
-    }
-    let [hyper, reqwest, chassis] = costs.map(median);
-    print("http_client_stack", chassis, "hyper_client", hyper);
-    print("http_client_stack", chassis, "reqwest", reqwest);
+    let costs = alternate::<3, BoxError>(SLICES, async |candidate| {
+        let context = Context::background(&env).with_request_id("bench-1");
+        context.scope(slice(CALLS_PER_SLICE, || clients.call(names[candidate]))).await
+    });
+    let [hyper, reqwest, chassis] = costs.await?.map(median);
+    let figure =
+        |anchor, value| Figure::new("http_client_stack", chassis, "us/call", anchor, value);
+    asked.print(&figure("hyper_client", hyper));
+    asked.print(&figure("reqwest", reqwest));
     Ok(())
 }
 
 async fn cost(args: &[String]) -> Outcome<()> {
     let [name, calls] = args else { return Err("cost CLIENT CALLS".into()) };
-    let servers = Servers::start()?;
-    let clients = Clients::of(&servers.addresses).await?;
+    let servers = Callees::start(ENDPOINTS)?;
+    let clients = Clients::of(servers.addresses()).await?;
     let env = Env::new(chassis_core::service_info!("bench"));
     let context = Context::background(&env).with_request_id("bench-1");
     let calls = calls.parse()?;
     let cost = context.scope(slice(calls, || clients.call(name))).await?;
     println!("{}", json!({ "client": name, "calls": calls, "us": cost }));
     Ok(())
-}
-
-fn median(mut costs: Vec<f64>) -> f64 {
-    costs.sort_by(f64::total_cmp);
-    costs[costs.len() / 2]
-}
-
-fn print(bench: &str, value: f64, anchor: &str, anchor_value: f64) {
-    let round = |number: f64| (number * 1000.0).round() / 1000.0;
-    let line = json!({
-        "bench": bench,
-        "value": round(value),
-        "unit": "us/call",
-        "anchor": anchor,
-        "anchor_value": round(anchor_value),
-        "ratio": round(value / anchor_value),
-    });
-    println!("{line}");
 }

@@ -76,7 +76,7 @@ impl Admin {
         let open = env.metrics().gauge("admin_server_connections", "Open connections.", &[]);
         env.announce(Listener { protocol: "admin", address });
         ready.ready();
-        serve(listener, router, Arc::new(limits()), open, shutdown).await;
+        serve(listener, router, Arc::new(limits()), open, env.health(), shutdown).await;
         Ok(())
     }
 }

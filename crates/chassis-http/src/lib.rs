@@ -8,7 +8,8 @@
 //! Read in this order:
 //!
 //! 1. [`problem`]: an error as a caller sees it.
-//! 2. [`extract`]: `Json`, `Path` and `Query` that name the wrong field.
+//! 2. [`extract`]: `Json`, `Path` and `Query` that name the wrong field; with the feature
+//!    `validate`, `Valid` that names each field that breaks a rule.
 //! 3. `edge`: what happens around every request, in one layer.
 //! 4. [`server`]: sockets, connections, drain.
 //! 5. [`admin`]: probes, metrics and the plan on a port of their own.
@@ -23,10 +24,14 @@ pub mod extract;
 mod limit;
 pub mod problem;
 pub mod server;
+#[cfg(feature = "validate")]
+pub mod valid;
 
 pub use admin::Admin;
-pub use client::{Client, ClientBuilder, RequestBuilder, Response};
-pub use edge::REQUEST_TIMEOUT_MS;
+pub use client::{CacheConfig, Client, ClientBuilder, RequestBuilder, Response};
+pub use edge::{REQUEST_TIMEOUT_MS, RETRY_PUSHBACK_MS};
 pub use extract::{Json, Path, Query};
 pub use problem::Problem;
 pub use server::{Server, ServerConfig};
+#[cfg(feature = "validate")]
+pub use valid::Valid;

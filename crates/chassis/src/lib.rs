@@ -18,7 +18,7 @@
 //! environment, and a shutdown that finishes what is in flight. `--help` lists its options.
 //!
 //! The parts are crates of their own, re-exported here by their short names: [`core`],
-//! [`resilience`], [`data`], [`discovery`], [`http`], [`grpc`], [`messaging`], [`gateway`].
+//! [`resilience`], [`admission`], [`data`], [`discovery`], [`http`], [`grpc`], [`messaging`], [`gateway`].
 
 mod cli;
 mod exit;
@@ -26,6 +26,7 @@ mod probe;
 mod run;
 mod service;
 
+pub use chassis_admission as admission;
 pub use chassis_core as core;
 pub use chassis_data as data;
 pub use chassis_discovery as discovery;

@@ -3,9 +3,10 @@
 //!
 //! One wrapper for both, because each wrapper is an allocation and a call through a table for
 //! every frame. On the serving side it is polled inside the call's context, so that a stream
-//! which logs or calls others while it is read still belongs to the call. On the calling side
-//! the deadline holds for the whole call, as gRPC says, not only until the first byte: a
-//! server that sends headers and then nothing must not hold us.
+//! which logs or calls others while it is read still belongs to the call. On both sides the
+//! caller's deadline holds for the whole call, as gRPC says, not only until the first byte: a
+//! server that sends headers and then nothing must not hold us, and a stream that nobody waits
+//! for any more must not hold the server.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -13,6 +14,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
 use chassis_core::{Code, Deadline, Error};
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
@@ -34,12 +36,7 @@ pin_project! {
 }
 
 impl<B> Watched<B> {
-    /// A body of the serving side: its call has a deadline of its own.
-    pub(crate) fn new(inner: B, record: Record) -> Watched<B> {
-        Watched { inner, record, sleep: None }
-    }
-
-    /// A body that ends at the deadline.
+    /// A body that ends at the deadline, if there is one.
     pub(crate) fn until(deadline: Option<Deadline>, inner: B, record: Record) -> Watched<B> {
         let sleep = deadline.map(|deadline| tokio::time::sleep_until(deadline.instant()));
         Watched { inner, record, sleep }
@@ -70,7 +67,7 @@ where
                 if !this.sleep.as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready()) {
                     return Poll::Pending;
                 }
-                Some(Err(late()))
+                Some(late(this.record.is_serving()))
             }
         };
         match &next {
@@ -99,7 +96,15 @@ fn no_status() -> Outcome {
     Outcome::failed(Code::Unknown, "the answer ended without a status")
 }
 
-fn late() -> Status {
+/// The end of an answer at the deadline: for the caller a failure to read it; for the wire a
+/// status as any other, since a body that fails would only be a broken stream there.
+fn late(serving: bool) -> Result<Frame<Bytes>, Status> {
     let message = "the answer was not complete before the deadline of the call";
-    Error::deadline_exceeded("DEADLINE_EXCEEDED", message).into_status()
+    let status = Error::deadline_exceeded("DEADLINE_EXCEEDED", message).into_status();
+    if !serving {
+        return Err(status);
+    }
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers)?;
+    Ok(Frame::trailers(trailers))
 }

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use chassis_core::Code;
 use chassis_core::metrics::{Histogram, LATENCY_BUCKETS, Metrics};
+use chassis_core::{Code, TraceContext};
 use parking_lot::RwLock;
 
 use super::outcome::Outcome;
@@ -64,7 +64,13 @@ impl Methods {
     }
 
     /// Counts one call of a method.
-    pub(crate) fn observe(&self, name: &str, outcome: &Outcome, took: Duration) {
+    pub(crate) fn observe(
+        &self,
+        name: &str,
+        outcome: &Outcome,
+        took: Duration,
+        trace: &TraceContext,
+    ) {
         let known = self.known.read().get(name).cloned();
         let method = match known {
             Some(method) => method,
@@ -73,7 +79,8 @@ impl Methods {
         };
         let index = outcome.code().map_or(0, |code| code.grpc() as usize);
         if let Some(slot) = method.by_code.get(index) {
-            slot.get_or_init(|| self.bind(&method, outcome.name())).observe(took.as_secs_f64());
+            let histogram = slot.get_or_init(|| self.bind(&method, outcome.name()));
+            histogram.observe_traced(took.as_secs_f64(), trace);
         }
     }
 
@@ -104,20 +111,23 @@ mod tests {
         let metrics = Metrics::default();
         let family = Family { name: "took_seconds", help: "Time.", labels: Vec::new() };
         let methods = Methods::new(&metrics, family);
+        let trace = TraceContext::root(true);
         let unknown = Outcome::failed(Code::Unimplemented, "");
         for n in 0..2_000 {
-            methods.observe(&format!("scan/{n}"), &unknown, Duration::ZERO);
+            methods.observe(&format!("scan/{n}"), &unknown, Duration::ZERO, &trace);
         }
-        methods.observe("greeter/Greet", &Outcome::Ok, Duration::ZERO);
-        methods.observe("greeter/Greet", &unknown, Duration::ZERO);
+        methods.observe("greeter/Greet", &Outcome::Ok, Duration::ZERO, &trace);
+        methods.observe("greeter/Greet", &unknown, Duration::ZERO, &trace);
         let text = metrics.encode();
         assert!(!text.contains("scan/"), "{text}");
         assert!(text.contains("rpc_method=\"_other\""), "{text}");
+        let exemplar = format!("# {{trace_id=\"{}\"", trace.trace_id);
+        assert!(text.contains(&exemplar), "{text}");
         let mine = "rpc_method=\"greeter/Greet\",rpc_response_status_code=\"OK\"";
         assert!(text.contains(mine), "{text}");
 
         for n in 0..2_000 {
-            methods.observe(&format!("made/{n}"), &Outcome::Ok, Duration::ZERO);
+            methods.observe(&format!("made/{n}"), &Outcome::Ok, Duration::ZERO, &trace);
         }
         assert!(methods.known.read().len() <= MAX_METHODS);
     }

@@ -7,12 +7,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use chassis_core::{Code, Context, InFlightGuard, Span, SpanKind};
+use chassis_core::{Code, Context, InFlightGuard, Priority, Span, SpanKind};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::method::{Methods, OTHER};
 use super::outcome::Outcome;
+use crate::server::BrokenOff;
 
 /// Begins the span of a call. A call that is not sampled costs no name.
 pub(crate) fn begin_span(ctx: &Context, kind: SpanKind, name: &str) -> Span {
@@ -39,7 +40,12 @@ pub(crate) struct Record {
 /// Which side of the call writes.
 pub(crate) enum Side {
     /// The server counts what is in flight, and logs.
-    Server { peer: Option<SocketAddr>, _in_flight: InFlightGuard },
+    Server {
+        peer: Option<SocketAddr>,
+        broken_off: BrokenOff,
+        shed: bool,
+        _in_flight: InFlightGuard,
+    },
     /// Whoever made the call will be told how it ended, and says so at its edge.
     Client,
 }
@@ -60,13 +66,33 @@ impl Record {
         matches!(self.side, Side::Server { .. })
     }
 
+    fn is_abandoned(&self) -> bool {
+        matches!(&self.side, Side::Server { broken_off, .. } if broken_off.is_set())
+    }
+
+    /// Notes whether it was refused because there was no room: what this server is made to do,
+    /// and no failure of it.
+    pub(crate) fn was_shed(&mut self, was_shed: bool) {
+        if let Side::Server { shed, .. } = &mut self.side {
+            *shed = was_shed;
+        }
+    }
+
     /// Writes it down. Only the first end counts.
     pub(crate) fn end(&mut self, outcome: &Outcome) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        let gone;
+        let outcome = if self.is_abandoned() && outcome.code().is_some_and(is_our_fault) {
+            // What the handler could not read is no fault of its own.
+            gone = Outcome::failed(Code::Cancelled, "the caller broke off its request");
+            &gone
+        } else {
+            outcome
+        };
         let took = self.started.elapsed();
-        self.methods.observe(&self.name, outcome, took);
+        self.methods.observe(&self.name, outcome, took, self.ctx.trace());
         if self.span.is_recording() {
             self.span.set("rpc.response.status_code", outcome.name());
             if !self.methods.is_known(&self.name) {
@@ -78,12 +104,14 @@ impl Record {
                 self.span.fail(chain.clone());
             }
         }
-        if let Side::Server { peer, .. } = self.side {
+        if let Side::Server { peer, shed, .. } = &self.side {
+            let (peer, shed) = (*peer, *shed);
             let name = self.name.as_str();
+            let priority = self.ctx.priority();
             let millis = took.as_secs_f64() * 1e3;
             // The log layer takes ids from the ambient context; this may run in
             // a drop far from the call's own scope. It is ready at first poll.
-            let line = async { log(name, outcome, millis, peer) };
+            let line = async { log(name, outcome, millis, peer, priority, shed) };
             let _ = self.ctx.clone().scope(line).now_or_never();
         }
     }
@@ -97,7 +125,16 @@ impl Drop for Record {
 }
 
 /// What the caller did is information; what we did is an error.
-fn log(name: &str, outcome: &Outcome, duration_ms: f64, peer: Option<SocketAddr>) {
+fn log(
+    name: &str,
+    outcome: &Outcome,
+    duration_ms: f64,
+    peer: Option<SocketAddr>,
+    priority: Priority,
+    was_shed: bool,
+) {
+    let priority = Some(priority).filter(|it| *it != Priority::Normal).map(Priority::as_str);
+    let shed = was_shed.then_some(true);
     let peer = peer.map(tracing::field::display);
     macro_rules! line {
         ($level:ident, $($field:tt)*) => {
@@ -107,12 +144,17 @@ fn log(name: &str, outcome: &Outcome, duration_ms: f64, peer: Option<SocketAddr>
                 rpc.method = name,
                 rpc.response.status_code = outcome.name(),
                 client.address = peer,
+                priority,
+                shed,
                 $($field)*
             )
         };
     }
     match outcome {
         Outcome::Ok => line!(info, "{name} OK"),
+        Outcome::Failed { code, reason, .. } if was_shed => {
+            line!(warn, error.code = code.as_str(), error.reason = reason, "{name} {code}")
+        }
         Outcome::Failed { code, reason, chain } if is_our_fault(*code) => line!(
             error,
             error.code = code.as_str(),

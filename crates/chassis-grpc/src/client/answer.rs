@@ -10,20 +10,24 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use chassis_core::BoxError;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Status;
-use tonic::body::Body;
 
 /// A body with its first frame apart, if it was there.
-pub(super) struct Answer {
+pub(super) struct Answer<B> {
     first: Option<Result<Frame<Bytes>, Status>>,
-    rest: Body,
+    rest: B,
 }
 
-impl Answer {
+impl<B> Answer<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     /// Looks at what has come with the head.
-    pub(super) fn peek(answer: Response<Body>, cx: &mut Context<'_>) -> Response<Answer> {
+    pub(super) fn peek(answer: Response<B>, cx: &mut Context<'_>) -> Response<Answer<B>> {
         let (mut head, mut rest) = answer.into_parts();
         if head.headers.contains_key(Status::GRPC_STATUS) {
             return Response::from_parts(head, Answer { first: None, rest });
@@ -38,14 +42,18 @@ impl Answer {
                 None
             }
             Some(Ok(Err(frame))) => Some(Ok(frame)),
-            Some(Err(status)) => Some(Err(status)),
+            Some(Err(error)) => Some(Err(Status::from_error(error.into()))),
             None => None,
         };
         Response::from_parts(head, Answer { first, rest })
     }
 }
 
-impl HttpBody for Answer {
+impl<B> HttpBody for Answer<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -56,7 +64,9 @@ impl HttpBody for Answer {
         let this = self.get_mut();
         match this.first.take() {
             Some(first) => Poll::Ready(Some(first)),
-            None => Pin::new(&mut this.rest).poll_frame(cx),
+            None => Pin::new(&mut this.rest)
+                .poll_frame(cx)
+                .map_err(|error| Status::from_error(error.into())),
         }
     }
 
@@ -74,10 +84,11 @@ mod tests {
     use futures_util::{FutureExt, stream};
     use http::{HeaderMap, HeaderValue};
     use http_body_util::{BodyExt, StreamBody};
+    use tonic::body::Body;
 
     use super::*;
 
-    fn peek(frames: Vec<Frame<Bytes>>) -> Response<Answer> {
+    fn peek(frames: Vec<Frame<Bytes>>) -> Response<Answer<Body>> {
         let frames = stream::iter(frames.into_iter().map(Ok::<_, Status>));
         let answer = Response::new(Body::new(StreamBody::new(frames)));
         Answer::peek(answer, &mut Context::from_waker(std::task::Waker::noop()))

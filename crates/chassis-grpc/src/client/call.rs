@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chassis_core::{BoxError, Context, Deadline, Error, SpanKind, propagation};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 use tower::ServiceExt;
@@ -69,11 +70,11 @@ async fn send(
     column: Column,
     request: Request<Replay>,
     deadline: Option<Deadline>,
-) -> Result<Response<Answer>, Error> {
+) -> Result<Response<Answer<Incoming>>, Error> {
     // A call with no time left is not sent.
     deadline.map_or(Ok(()), Deadline::check)?;
     let answer = column.oneshot(request);
-    let answer: Result<Response<Answer>, BoxError> = match deadline {
+    let answer: Result<Response<Answer<Incoming>>, BoxError> = match deadline {
         Some(deadline) => deadline.run(answer).await?,
         None => answer.await,
     };

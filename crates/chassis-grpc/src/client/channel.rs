@@ -187,7 +187,7 @@ impl ChannelBuilder {
             move |endpoint| chaos.layer(wire.to(endpoint.address)),
             ByStatus,
             |request: &Request<Replay>| request.extensions().get::<Affinity>().copied(),
-            self.config.balance_settings(),
+            self.config.balance_settings(&self.discovery),
         );
         balance.bind(&self.metrics);
         balance

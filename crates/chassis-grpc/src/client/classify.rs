@@ -9,7 +9,7 @@ use chassis_core::{BoxError, Code};
 use chassis_resilience::{Class, Classify};
 use http::Response;
 
-use super::error::is_refused;
+use super::error::{is_not_sent, is_refused, is_unreachable};
 use super::retry::{Pushback, pushback};
 use crate::call::outcome::Outcome;
 
@@ -22,7 +22,9 @@ impl<B> Classify<Response<B>, BoxError> for ByStatus {
     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Class {
         match result {
             Ok(response) => by_code(Outcome::of_head(response).and_then(|outcome| outcome.code())),
-            Err(error) if is_refused(&**error) => Class::Refused,
+            Err(error) if is_unreachable(&**error) => Class::Unreachable,
+            // Also one that had closed the connection before it saw the call, as it may.
+            Err(error) if is_refused(&**error) || is_not_sent(&**error) => Class::Refused,
             Err(_) => Class::Failure,
         }
     }
@@ -35,7 +37,7 @@ impl<B> Classify<Response<B>, BoxError> for ByStatus {
     }
 }
 
-fn by_code(code: Option<Code>) -> Class {
+pub(super) fn by_code(code: Option<Code>) -> Class {
     match code {
         Some(Code::ResourceExhausted) => Class::Overloaded,
         Some(Code::Cancelled) => Class::Ignore,

@@ -6,9 +6,10 @@
 use std::error::Error as StdError;
 
 use chassis_core::{BoxError, Error};
-use chassis_discovery::{AllOpen, NoEndpoints, provably_not_sent};
+use chassis_discovery::{AllOpen, NoEndpoints, Unreachable, provably_not_sent};
 use chassis_resilience::{BulkheadFull, Elapsed};
-use tonic::{ConnectError, TimeoutExpired};
+
+use super::connection::ConnectFailed;
 
 /// One attempt, or the wait for one, failed.
 pub(super) fn explain(error: BoxError) -> Error {
@@ -20,11 +21,15 @@ pub(super) fn explain(error: BoxError) -> Error {
         Ok(error) => return (*error).into(),
         Err(error) => error,
     };
+    let error = match error.downcast::<Unreachable>() {
+        Ok(error) => return (*error).into(),
+        Err(error) => error,
+    };
     if error.is::<BulkheadFull>() {
         let message = "too many calls to a service that is needed are under way";
         return Error::unavailable("TOO_MANY_CALLS", message).with_source(error).not_sent();
     }
-    if is_late(&*error) {
+    if error.is::<Elapsed>() {
         let message = "a service that is needed did not answer in time";
         return Error::deadline_exceeded("NO_ANSWER_IN_TIME", message).with_source(error);
     }
@@ -34,21 +39,20 @@ pub(super) fn explain(error: BoxError) -> Error {
     if not_sent { explained.not_sent() } else { explained }
 }
 
-/// Whether an attempt took too long. tonic's own timer, which reads the same
-/// header as the server, may be the first to notice.
-pub(super) fn is_late(error: &(dyn StdError + 'static)) -> bool {
-    any(error, |error| error.is::<Elapsed>() || error.is::<TimeoutExpired>())
-}
-
 /// Whether the request provably never reached the server: there was no endpoint,
 /// no connection, or a connection that closed before it took the request.
 pub(super) fn is_not_sent(error: &(dyn StdError + 'static)) -> bool {
     provably_not_sent(error)
         || any(error, |error| {
-            error.is::<ConnectError>()
+            error.is::<ConnectFailed>()
                 || error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
                 || error.downcast_ref::<h2::Error>().is_some_and(was_refused)
         })
+}
+
+/// Whether there is nobody at the other end.
+pub(super) fn is_unreachable(error: &(dyn StdError + 'static)) -> bool {
+    any(error, |error| error.is::<ConnectFailed>())
 }
 
 /// Whether the server has turned the call away without looking at it.
@@ -92,12 +96,16 @@ mod tests {
         let target = chassis_discovery::Target::new("greeter", "grpc");
         let second = Duration::from_secs(1);
         let circuit = chassis_resilience::CircuitOpen { retry_in: second };
+        let address = ([127, 0, 0, 1], 1).into();
+        let failed = ConnectFailed { address, source: BoxError::from("refused").into() };
+        let away = Unreachable { target: target.clone(), endpoints: 1 };
         let cases: Vec<(BoxError, &str, bool)> = vec![
+            (Box::new(away), "UNREACHABLE", true),
             (Box::new(NoEndpoints { target: target.clone() }), "NO_ENDPOINTS", true),
             (Box::new(AllOpen { target, circuit }), "CIRCUIT_OPEN", true),
             (Box::new(BulkheadFull { limit: 1, waited: second }), "TOO_MANY_CALLS", true),
             (Box::new(Elapsed { after: second }), "NO_ANSWER_IN_TIME", false),
-            (Box::new(ConnectError("refused".into())), "UNREACHABLE", true),
+            (Box::new(failed), "UNREACHABLE", true),
             ("connection reset".into(), "UNREACHABLE", false),
         ];
         for (error, reason, not_sent) in cases {

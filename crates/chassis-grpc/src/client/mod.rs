@@ -7,12 +7,15 @@ mod answer;
 mod call;
 mod channel;
 mod classify;
+mod connection;
 mod error;
+mod fallback;
 mod replay;
 mod retry;
 mod transport;
 
 pub use channel::{Channel, ChannelBuilder};
+pub use fallback::{or_else, or_last_good};
 
 /// Put into a request's extensions, it says that the call may be repeated
 /// although it was sent: doing it twice is the same as doing it once.

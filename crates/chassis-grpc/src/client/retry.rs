@@ -50,7 +50,7 @@ impl Policy {
     }
 }
 
-impl HedgePolicy<Request<Replay>, Response<Answer>, BoxError> for Policy {
+impl<B> HedgePolicy<Request<Replay>, Response<Answer<B>>, BoxError> for Policy {
     fn clone_request(&self, request: &Request<Replay>) -> Option<Request<Replay>> {
         // A stream that is meant to last is not late.
         let lasts = request.extensions().get::<LongLived>().is_some();
@@ -60,13 +60,13 @@ impl HedgePolicy<Request<Replay>, Response<Answer>, BoxError> for Policy {
         Some(copy)
     }
 
-    fn settles(&self, result: Result<&Response<Answer>, &BoxError>) -> bool {
+    fn settles(&self, result: Result<&Response<Answer<B>>, &BoxError>) -> bool {
         let code = result.ok().map(|response| Outcome::of_head(response).and_then(|o| o.code()));
         code.is_some_and(|code| code != Some(Code::Unavailable))
     }
 }
 
-impl RetryPolicy<Request<Replay>, Response<Answer>, BoxError> for Policy {
+impl<B> RetryPolicy<Request<Replay>, Response<Answer<B>>, BoxError> for Policy {
     fn clone_request(&self, request: &Request<Replay>) -> Option<Request<Replay>> {
         Policy::copy(request)
     }
@@ -75,7 +75,7 @@ impl RetryPolicy<Request<Replay>, Response<Answer>, BoxError> for Policy {
         &self,
         _: u32,
         request: &Request<Replay>,
-        result: Result<&Response<Answer>, &BoxError>,
+        result: Result<&Response<Answer<B>>, &BoxError>,
     ) -> Decision {
         let may_repeat = self.may_repeat(request);
         match result {
@@ -129,7 +129,10 @@ mod tests {
     use std::time::Duration;
 
     use chassis_resilience::Elapsed;
-    use tonic::{ConnectError, Status};
+    use tonic::Status;
+    use tonic::body::Body;
+
+    use super::super::connection::ConnectFailed;
 
     use super::*;
 
@@ -137,7 +140,7 @@ mod tests {
         Request::new(Replay::of("x".into()))
     }
 
-    fn answer(code: tonic::Code, pushback: Option<&str>) -> Response<Answer> {
+    fn answer(code: tonic::Code, pushback: Option<&str>) -> Response<Answer<Body>> {
         let mut status = Status::new(code, "");
         if let Some(text) = pushback {
             status.metadata_mut().insert(PUSHBACK, text.parse().unwrap());
@@ -148,14 +151,15 @@ mod tests {
         )
     }
 
-    fn decide(idempotent: bool, result: Result<Response<Answer>, BoxError>) -> Decision {
+    fn decide(idempotent: bool, result: Result<Response<Answer<Body>>, BoxError>) -> Decision {
         Policy::new(idempotent).decide(1, &request(), result.as_ref())
     }
 
     #[test]
     fn what_provably_never_left_is_repeated_for_free() {
         for idempotent in [false, true] {
-            let error = ConnectError("refused".into());
+            let address = ([127, 0, 0, 1], 1).into();
+            let error = ConnectFailed { address, source: BoxError::from("refused").into() };
             assert_eq!(decide(idempotent, Err(error.into())), Decision::RetryFree);
         }
     }
@@ -166,8 +170,9 @@ mod tests {
         for (reason, expected) in
             [(h2::Reason::REFUSED_STREAM, Decision::Refused), (h2::Reason::CANCEL, Decision::Done)]
         {
-            let error = h2::Error::from(reason).into();
-            assert_eq!(policy.decide(1, &request(), Err(&error)), expected);
+            let error: BoxError = h2::Error::from(reason).into();
+            let refused: Result<&Response<Answer<Body>>, _> = Err(&error);
+            assert_eq!(policy.decide(1, &request(), refused), expected);
         }
     }
 

@@ -12,16 +12,20 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis_admission::{Door, Pass, RoutePriority, SERVER_OVERLOADED};
 use chassis_core::error::panic_text;
 use chassis_core::propagation::{self, REQUEST_ID};
-use chassis_core::{BoxFuture, Context, Deadline, Env, Error, SpanKind};
+use chassis_core::{BoxFuture, Code, Context, Deadline, Env, Error, Priority, SpanKind};
+use chassis_resilience::Class;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
+use super::request::{Asked, BrokenOff};
 use crate::IntoStatus;
 use crate::call::body::Watched;
 use crate::call::method::{Family, Methods};
@@ -39,6 +43,7 @@ pub(super) struct CallsFactory {
     env: Env,
     methods: Arc<Methods>,
     request_timeout: Duration,
+    door: Door,
 }
 
 /// The calls of one connection.
@@ -48,7 +53,12 @@ pub(super) struct Calls {
 }
 
 impl CallsFactory {
-    pub(super) fn new(routes: Routes, env: &Env, request_timeout: Duration) -> CallsFactory {
+    pub(super) fn new(
+        routes: Routes,
+        env: &Env,
+        request_timeout: Duration,
+        door: Door,
+    ) -> CallsFactory {
         let family = Family {
             name: "rpc_server_call_duration_seconds",
             help: "Time that calls took, from the first byte to the status.",
@@ -59,6 +69,7 @@ impl CallsFactory {
             env: env.clone(),
             methods: Arc::new(Methods::new(env.metrics(), family)),
             request_timeout,
+            door,
         }
     }
 
@@ -75,55 +86,123 @@ impl Calls {
     /// Serves one call. Dropping the future cancels it.
     pub(super) fn call(
         &self,
-        mut request: Request<Body>,
+        request: Request<Incoming>,
     ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
-        let CallsFactory { env, methods, .. } = &self.factory;
-        let deadline = self.deadline(request.headers());
-        let ctx =
+        let CallsFactory { env, methods, door, .. } = &self.factory;
+        let asked = text(request.headers(), timeout::HEADER).and_then(timeout::parse);
+        let (asked, deadline) = self.deadlines(asked);
+        let broken_off = BrokenOff::default();
+        let body = |body| Body::new(Asked { body, broken_off: broken_off.clone() });
+        let mut request = request.map(body);
+        let mut ctx =
             propagation::extract(env, |name| text(request.headers(), name)).with_deadline(deadline);
         let name = method_name(request.uri().path());
+        let peer = self.connect_info.remote_addr.map(|peer| peer.ip());
+        let priority = {
+            let asked = text(request.headers(), propagation::PRIORITY);
+            door.priority(route_priority(door, &name), asked, peer)
+        };
+        // What the caller said is decided now: nobody behind us may take it for granted.
+        request.headers_mut().remove(propagation::PRIORITY);
+        if let Some(priority) = priority.filter(|priority| *priority != Priority::Normal) {
+            ctx = ctx.with_priority(priority);
+        }
         let span = begin_span(&ctx, SpanKind::Server, &name);
         let side = Side::Server {
             peer: self.connect_info.remote_addr,
+            broken_off: broken_off.clone(),
+            shed: false,
             _in_flight: env.in_flight().enter("grpc"),
         };
         let record = Record::begin(ctx.clone(), span, Arc::clone(methods), name, side);
 
         request.extensions_mut().insert(self.connect_info.clone());
-        // Routes are always ready: they wait inside of the call.
-        let answer = self.factory.routes.clone().call(request);
-        Box::pin(ctx.scope(respond(answer, deadline, record)))
+        match door.enter(priority, peer) {
+            Ok(pass) => {
+                // Routes are always ready: they wait inside of the call.
+                let answer = self.factory.routes.clone().call(request);
+                Box::pin(ctx.scope(respond(answer, deadline, asked, record, pass)))
+            }
+            Err(refused) => Box::pin(std::future::ready(Ok(refuse(refused, record)))),
+        }
     }
 
-    /// What the caller gives, but never more than the server's own limit.
-    fn deadline(&self, headers: &HeaderMap) -> Deadline {
-        let limit = self.factory.request_timeout;
-        let asked = text(headers, timeout::HEADER).and_then(timeout::parse);
-        Deadline::after(asked.map_or(limit, |asked| asked.min(limit)))
+    /// Until when the caller waits, and until when an answer must have begun: never later than
+    /// the server's own limit. That one does not hold for the rest of an answer, which may be
+    /// a stream that is meant to last.
+    fn deadlines(&self, asked: Option<Duration>) -> (Option<Deadline>, Deadline) {
+        let limit = Deadline::after(self.factory.request_timeout);
+        let asked = asked.map(Deadline::after);
+        (asked, asked.map_or(limit, |asked| asked.min(limit)))
     }
 }
 
 async fn respond(
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
     deadline: Deadline,
-    mut record: Record,
+    asked: Option<Deadline>,
+    record: Record,
+    mut pass: Pass,
 ) -> Result<Response<Body>, Infallible> {
-    let answer = deadline.run(AssertUnwindSafe(answer).catch_unwind()).await;
-    let mut response = match answer {
-        Ok(Ok(answer)) => answer?,
-        Ok(Err(panic)) => panicked(&record.ctx, &*panic).into_status().into_http(),
-        Err(late) => late.into_status().into_http(),
+    let answer = async {
+        pass.pay().await?;
+        Ok::<_, Error>(AssertUnwindSafe(answer).catch_unwind().await)
     };
+    let response = match deadline.run(answer).await {
+        Ok(Ok(Ok(answer))) => answer?,
+        Ok(Ok(Err(panic))) => panicked(&record.ctx, &*panic).into_status().into_http(),
+        Ok(Err(refused)) | Err(refused) => refused.into_status().into_http(),
+    };
+    let outcome = Outcome::of_head(&response);
+    // The place is for the work up to here: what streams is bounded by its connection.
+    pass.end(class(outcome.as_ref()));
+    Ok(finish(response, outcome, asked, record))
+}
+
+/// The answer to a call that was not let in.
+fn refuse(refused: Error, mut record: Record) -> Response<Body> {
+    record.was_shed(refused.reason() == SERVER_OVERLOADED);
+    let response = refused.into_status().into_http();
+    let outcome = Outcome::of_head(&response);
+    finish(response, outcome, None, record)
+}
+
+fn finish(
+    mut response: Response<Body>,
+    outcome: Option<Outcome>,
+    asked: Option<Deadline>,
+    mut record: Record,
+) -> Response<Body> {
     if let Ok(id) = HeaderValue::from_str(record.ctx.request_id()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    Ok(match Outcome::of_head(&response) {
+    match outcome {
         Some(outcome) => {
             record.end(&outcome);
             response
         }
-        None => response.map(|body| Body::new(Watched::new(body, record))),
-    })
+        None => response.map(|body| Body::new(Watched::until(asked, body, record))),
+    }
+}
+
+/// What an answer says about the room that there is. A refusal of what the caller sent is quick
+/// however busy the server is.
+fn class(outcome: Option<&Outcome>) -> Class {
+    match outcome.and_then(Outcome::code) {
+        None => Class::Success,
+        Some(code) if code.is_server_fault() && code != Code::Unimplemented => Class::Failure,
+        Some(_) => Class::Ignore,
+    }
+}
+
+/// How important a method is: by its own name, else by its service's. What tells whether the
+/// process lives is exempt.
+fn route_priority(door: &Door, name: &str) -> RoutePriority {
+    if name.starts_with("grpc.health.") || name.starts_with("grpc.reflection.") {
+        return RoutePriority::Exempt;
+    }
+    let of_service = || door.route(name.split_once('/')?.0);
+    door.route(name).or_else(of_service).unwrap_or_default()
 }
 
 /// The caller learns the id under which the log knows more, and no more.

@@ -4,7 +4,9 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use chassis_core::{BoxFuture, Component, Env, Error, Listener, Ready, Result, Shutdown};
+use chassis_admission::Door;
+use chassis_core::{BoxFuture, Code, Component, Env, Error, Listener, Ready, Result, Shutdown};
+use chassis_resilience::rate_limit::shared::TokenStore;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
@@ -18,6 +20,7 @@ use super::{descriptors, health};
 pub struct Server {
     config: ServerConfig,
     services: Services,
+    tokens: Option<Box<dyn TokenStore>>,
 }
 
 /// The services of a [`Server`]: tonic's routes, and the descriptors behind them.
@@ -59,7 +62,15 @@ impl From<Routes> for Services {
 impl Server {
     /// A server for these services. It listens once it runs as a component.
     pub fn new(config: &ServerConfig, services: impl Into<Services>) -> Server {
-        Server { config: config.clone(), services: services.into() }
+        Server { config: config.clone(), services: services.into(), tokens: None }
+    }
+
+    /// Keeps the rate limit of each caller together with all instances that use this store; it
+    /// is used only if `admission.rate_limit` is on.
+    #[must_use]
+    pub fn rate_limit_store(mut self, store: impl TokenStore) -> Server {
+        self.tokens = Some(Box::new(store));
+        self
     }
 
     fn reflects(&self) -> bool {
@@ -75,19 +86,28 @@ impl Server {
             routes = routes.add_service(descriptors::reflection(&descriptors)?);
         }
 
+        // Not `UNAVAILABLE`: to clients that is an endpoint to leave, and this one works.
+        let refusal = Code::ResourceExhausted;
+        let door = Door::new(&self.config.admission, &env, "grpc", refusal, self.tokens)?;
         let listener = bind(self.config.address()).await?;
         let address = listener.local_addr().map_err(Error::internal)?;
         env.announce(Listener { protocol: "grpc", address });
         ready.ready();
 
-        let calls = CallsFactory::new(routes.prepare(), &env, self.config.request_timeout);
+        let timeout = self.config.request_timeout;
+        let calls = CallsFactory::new(routes.prepare(), &env, timeout, door.clone());
         let limits = Limits {
             connections: self.config.max_connections,
             streams: self.config.max_concurrent_streams,
             first_call: self.config.first_call_timeout,
         };
         let health = health.follow(env.health().watch(), shutdown.clone());
-        tokio::join!(health, connections::serve(listener, calls, limits, shutdown));
+        let serving =
+            async { tokio::join!(health, connections::serve(listener, calls, limits, shutdown)) };
+        tokio::select! {
+            _ = serving => {}
+            () = door.watch() => {}
+        }
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use chassis_admission::AdmissionConfig;
 use chassis_core::config::duration;
 use chassis_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub struct ServerConfig {
     /// 1h.
     #[serde(with = "duration")]
     pub first_call_timeout: Duration,
+    /// Which calls are let in.
+    pub admission: AdmissionConfig,
     /// Whether the server describes its services to tools such as grpcurl.
     pub reflection: bool,
 }
@@ -41,6 +44,7 @@ impl Default for ServerConfig {
             // The HTTP/2 specification recommends not less than 100.
             max_concurrent_streams: 256,
             first_call_timeout: Duration::from_secs(30),
+            admission: AdmissionConfig::default(),
             reflection: true,
         }
     }
@@ -69,7 +73,7 @@ impl ServerConfig {
             ),
         ];
         match checks.into_iter().find(|(fits, ..)| !fits) {
-            None => Ok(()),
+            None => self.admission.validate(&format!("{path}.admission")),
             Some((_, key, allowed)) => Err(Error::invalid_argument(
                 "INVALID_CONFIG",
                 format!("{path}.{key} is out of range, allowed is {allowed}"),

@@ -112,7 +112,7 @@ async fn serve_one(
         move |request: http::Request<hyper::body::Incoming>| {
             called.store(true, Ordering::Relaxed);
             let answer: BoxFuture<'static, Result<http::Response<Body>, Infallible>> =
-                calls.call(request.map(Body::new));
+                calls.call(request);
             answer
         }
     });

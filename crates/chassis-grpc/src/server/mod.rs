@@ -12,6 +12,8 @@ mod config;
 mod connections;
 mod descriptors;
 mod health;
+mod request;
 
 pub use component::{Server, Services};
 pub use config::ServerConfig;
+pub(crate) use request::BrokenOff;

@@ -10,7 +10,7 @@ use chassis_grpc::{Channel, Idempotent, IntoStatus, LongLived, from_status};
 use tonic::{Request, Status};
 
 use crate::greeter::{GREET, Greeter, greet, hello, list};
-use crate::world::{Endpoints, Running, SOON, dead_address, eventually};
+use crate::world::{BlackHole, Endpoints, Running, SOON, dead_address, eventually};
 
 fn channel(endpoints: &Endpoints) -> Channel {
     channel_with(endpoints, |_| {})
@@ -49,8 +49,8 @@ async fn a_call_by_name_carries_trace_request_id_and_deadline() {
     let env = Env::test("caller");
     let ctx = Context::background(&env).with_request_id("req-3");
     let trace_id = ctx.trace().trace_id;
-    // The caller's deadline, or the time of one attempt: the shorter one.
-    for (given, most) in [(1.0, 1.0), (60.0, 2.0)] {
+    // The caller's deadline, or the time of the whole call: the shorter one.
+    for (given, most) in [(1.0, 1.0), (60.0, 5.0)] {
         let deadline = Deadline::after(Duration::from_secs_f64(given));
         let call = greet(channel.clone(), hello("x"));
         let answer = ctx.with_deadline(deadline).scope(call).await.unwrap();
@@ -333,4 +333,68 @@ async fn a_full_bulkhead_refuses_and_a_bad_setting_is_named() {
 fn a_channel_can_be_shared() {
     fn shared<T: Clone + Send + Sync + 'static>() {}
     shared::<Channel>();
+}
+
+/// The address of a container that is gone swallowed packets, and a rolling restart lost half
+/// of the calls to time-outs and then to open circuits.
+#[tokio::test]
+async fn an_address_that_swallows_packets_costs_no_call() {
+    let (greeter, _) = in_turn(|_| Ok(()));
+    let (hole, server) = (BlackHole::open().await, Running::start(greeter).await);
+    let endpoints = Endpoints::of([hole.address, server.address]).await;
+    let metrics = Metrics::default();
+    let channel = Channel::builder("greeter", &endpoints.discovery());
+    let channel = channel.metrics(&metrics).build().unwrap();
+    // None of them may be repeated, but for having never left.
+    let calls = (0..100).map(|_| greet(channel.clone(), hello("you")));
+    for answer in futures_util::future::join_all(calls).await {
+        answer.unwrap();
+    }
+    for _ in 0..100 {
+        greet(channel.clone(), hello("you")).await.unwrap();
+    }
+    let metrics = metrics.encode();
+    for line in [
+        r#"client_balancer_unreachable{protocol="grpc",service="greeter"} 1"#,
+        r#"client_breaker_transitions_total{protocol="grpc",service="greeter",to="open"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+}
+
+/// Each waited for its own try, and for those of all before it.
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_for_a_connection_fail_together() {
+    let hole = BlackHole::open().await;
+    let endpoints = Endpoints::of([hole.address]).await;
+    let channel = channel(&endpoints);
+    let begun = tokio::time::Instant::now();
+    let calls = (0..20).map(|_| greet(channel.clone(), hello("you")));
+    for answer in futures_util::future::join_all(calls).await {
+        let error = from_status(answer.unwrap_err());
+        assert_eq!((error.code(), error.reason()), (Code::Unavailable, "UNREACHABLE"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_stream_may_last_longer_than_an_attempt_waits_for_its_beginning() {
+    let (items, answers) = tokio::sync::mpsc::channel(4);
+    let answers = std::sync::Mutex::new(Some(answers));
+    let greeter = Greeter::new(async |text| Ok(text))
+        .list(move || answers.lock().unwrap().take().unwrap().into());
+    let server = Running::start(greeter).await;
+    let endpoints = Endpoints::of([server.address]).await;
+    let attempt = Duration::from_millis(500);
+    let channel = channel_with(&endpoints, |config| {
+        config.attempt_timeout = attempt;
+        config.timeout = Duration::from_secs(60);
+    });
+    let mut answers = list(channel, hello("all")).await.unwrap();
+    let message = answers.message();
+    tokio::pin!(message);
+    let early = tokio::time::timeout(attempt * 2, &mut message).await;
+    assert!(early.is_err(), "{early:?}");
+    items.send(Ok(hello("late"))).await.unwrap();
+    assert_eq!(message.await.unwrap().unwrap().text, "late");
 }

@@ -1,4 +1,5 @@
 //! A service as generated code would make it, with a handler for each test.
+#![allow(clippy::unwrap_used)]
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,8 +1,11 @@
 //! Servers and channels over real sockets.
 
 #[cfg(test)]
+mod admission;
+#[cfg(test)]
 mod channel;
 #[cfg(test)]
+mod goaway;
 mod greeter;
 #[cfg(test)]
 mod lifecycle;

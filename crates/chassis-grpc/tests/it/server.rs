@@ -200,3 +200,63 @@ impl Drop for SetOnDrop {
         self.0.store(true, Ordering::SeqCst);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_the_deadline_of_its_caller() {
+    let (items, list_of) = tokio::sync::mpsc::channel(4);
+    let list_of = std::sync::Mutex::new(Some(list_of));
+    let greeter = Greeter::new(async |text| Ok(text))
+        .list(move || list_of.lock().unwrap().take().unwrap().into());
+    let (logs, _guard) = Logs::capture();
+    let server = Running::start(greeter).await;
+    let mut request = tonic::Request::new(hello("all"));
+    // tonic's own channel looks at it until the head of the answer only.
+    request.set_timeout(Duration::from_secs(3));
+    let mut answers = list(server.plain(), request).await.unwrap();
+    items.send(Ok(hello("first"))).await.unwrap();
+    assert_eq!(answers.message().await.unwrap().unwrap().text, "first");
+    let status = answers.message().await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status:?}");
+    eventually("the handler's stream is dropped", || items.is_closed()).await;
+    let line = logs.access().pop().unwrap();
+    assert!(line.contains("rpc.response.status_code=\"DEADLINE_EXCEEDED\""), "{line}");
+}
+
+#[tokio::test]
+async fn a_stream_without_deadline_outlasts_the_limit_of_a_request() {
+    let (items, list_of) = tokio::sync::mpsc::channel(4);
+    let list_of = std::sync::Mutex::new(Some(list_of));
+    let greeter = Greeter::new(async |text| Ok(text))
+        .list(move || list_of.lock().unwrap().take().unwrap().into());
+    let config = ServerConfig { request_timeout: Duration::from_millis(20), ..config() };
+    let server = Running::serve(Server::new(&config, Routes::new(greeter))).await;
+    let mut answers = list(server.plain(), hello("all")).await.unwrap();
+    let message = answers.message();
+    tokio::pin!(message);
+    let early = tokio::time::timeout(config.request_timeout * 3, &mut message).await;
+    assert!(early.is_err(), "{early:?}");
+    items.send(Ok(hello("late"))).await.unwrap();
+    assert_eq!(message.await.unwrap().unwrap().text, "late");
+}
+
+/// It was an error of the code UNKNOWN, with an alert for whoever was on duty.
+#[tokio::test]
+async fn a_caller_that_is_killed_in_its_request_has_cancelled() {
+    let (logs, _guard) = Logs::capture();
+    let server = Running::start(Greeter::new(async |text| Ok(text))).await;
+    let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::post(format!("http://greeter/{GREET}"))
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
+    let (_answer, mut body) = sender.send_request(request, false).unwrap();
+    body.send_data(bytes::Bytes::from_static(b"\0\0\0\0\x09half"), false).unwrap();
+    let in_flight = || server.env.in_flight().counts().get("grpc").copied().unwrap_or(0);
+    eventually("the call is there", || in_flight() == 1).await;
+    connection.abort();
+    eventually("the call has ended", || in_flight() == 0).await;
+    let line = logs.access().pop().unwrap();
+    assert!(line.starts_with("INFO ") && line.contains("\"CANCELLED\""), "{line}");
+}

@@ -6,10 +6,12 @@
 use std::{error::Error as StdError, fmt};
 
 use chassis_core::{BoxError, Error};
-use chassis_discovery::{AllOpen, NoEndpoints};
+use chassis_discovery::{AllOpen, NoEndpoints, Unreachable};
 use chassis_resilience::{bulkhead::BulkheadFull, chaos::Injected, timeout::Elapsed};
 use hyper_util::client::legacy;
 
+/// The reason of a call that found nobody to connect to.
+pub(super) const CONNECT_FAILED: &str = "CONNECT_FAILED";
 /// The reason of a body that broke on our side.
 pub(super) const BODY_FAILED: &str = "REQUEST_BODY_FAILED";
 /// The reason of a call that ran into its deadline.
@@ -40,7 +42,7 @@ pub(super) fn deadline_exceeded() -> Error {
 
 /// What the transport says, with whether anything was sent.
 pub(super) fn from_transport(error: legacy::Error) -> Error {
-    if error.is_connect() || is_unused(&error) {
+    if error.is_connect() {
         return Error::unavailable("CONNECT_FAILED", "a service that is needed cannot be reached")
             .with_source(error)
             .not_sent();
@@ -49,8 +51,11 @@ pub(super) fn from_transport(error: legacy::Error) -> Error {
         return Error::unavailable(BODY_FAILED, "the body of the request broke off")
             .with_source(error);
     }
-    Error::unavailable("CONNECTION_LOST", "a service that is needed broke off the connection")
-        .with_source(error)
+    let unused = is_unused(&error);
+    let lost =
+        Error::unavailable("CONNECTION_LOST", "a service that is needed broke off the connection")
+            .with_source(error);
+    if unused { lost.not_sent() } else { lost }
 }
 
 fn is_our_body(error: &legacy::Error) -> bool {
@@ -82,6 +87,13 @@ pub(super) fn from_stack(error: BoxError, service: &str) -> Error {
         Ok(error) => return Error::from(*error),
         Err(other) => other,
     };
+    let error = match error.downcast::<Unreachable>() {
+        Ok(error) => {
+            let message = "a service that is needed cannot be reached";
+            return Error::unavailable("CONNECT_FAILED", message).with_source(error).not_sent();
+        }
+        Err(other) => other,
+    };
     if error.is::<Injected>() {
         Error::unavailable("FAULT_INJECTED", "a call failed on purpose")
             .with_source(CallFailed { service: service.to_owned(), source: error })
@@ -102,12 +114,14 @@ pub(super) fn from_stack(error: BoxError, service: &str) -> Error {
 
 /// The same error, with the service's name between it and its source.
 fn named(error: Error, service: &str) -> Error {
-    let mut named = Error::new(error.code(), error.reason().to_owned(), error.message().to_owned());
+    like(&error).with_source(CallFailed { service: service.to_owned(), source: error.into() })
+}
+
+/// An error that says the same to the caller; its source is for the one who wraps.
+pub(super) fn like(error: &Error) -> Error {
+    let mut like = Error::new(error.code(), error.reason().to_owned(), error.message().to_owned());
     if let Some(pause) = error.retry_after() {
-        named = named.with_retry_after(pause);
+        like = like.with_retry_after(pause);
     }
-    if error.was_not_sent() {
-        named = named.not_sent();
-    }
-    named.with_source(CallFailed { service: service.to_owned(), source: error.into() })
+    if error.was_not_sent() { like.not_sent() } else { like }
 }

@@ -34,6 +34,16 @@ impl ClientMetrics {
         ClientMetrics { metrics, service, durations: RwLock::default() }
     }
 
+    /// Counts an answer that is less than one of the callee's: `cached`, `default` or `queued`.
+    pub(super) fn degraded(&self, kind: &str) {
+        let counter = self.metrics.counter(
+            "client_degraded_answers",
+            "Answers of a fallback: an earlier one, a default, or a promise to do it later.",
+            &[("service", &self.service), ("protocol", "http"), ("kind", kind)],
+        );
+        counter.inc();
+    }
+
     /// Counts a call with this method and outcome that took so many seconds.
     pub(super) fn observe(&self, method: &'static str, outcome: &Outcome, seconds: f64) {
         // The usual outcomes, which are statuses, are found without allocating.

@@ -14,10 +14,12 @@
 //! within a budget; an endpoint that keeps failing is walked past.
 //!
 //! Read in this order: `stack` (the column of layers), `policy` (what is retried), `payload`
-//! (what can be sent twice), `transport` (the wire), `error`, then `request` and `response`.
+//! (what can be sent twice), `transport` (the wire), `error`, `cache` and `fallback` (above the stack), then `request` and `response`.
 
+mod cache;
 mod deadline;
 mod error;
+mod fallback;
 mod metrics;
 mod payload;
 mod policy;
@@ -41,11 +43,12 @@ use http::{HeaderName, HeaderValue, Method, Request, header};
 use tower::ServiceExt;
 
 use self::{
+    cache::Answers,
     metrics::{ClientMetrics, Outcome},
     payload::Payload,
     stack::Stack,
 };
-pub use self::{request::RequestBuilder, response::Response};
+pub use self::{cache::CacheConfig, request::RequestBuilder, response::Response};
 use crate::edge::method_label;
 
 /// Largest answer that is read into memory, unless [`ClientBuilder::max_response_bytes`] says
@@ -64,6 +67,7 @@ struct Inner {
     config: ClientConfig,
     max_response_bytes: usize,
     metrics: Option<ClientMetrics>,
+    answers: Option<Answers>,
 }
 
 /// A client in the making.
@@ -74,6 +78,7 @@ pub struct ClientBuilder {
     max_response_bytes: usize,
     metrics: Option<Metrics>,
     chaos: Chaos,
+    cache: Option<CacheConfig>,
 }
 
 impl ClientBuilder {
@@ -106,21 +111,40 @@ impl ClientBuilder {
         self
     }
 
+    /// Keeps answers to GETs that are sent by a [`RequestBuilder`], if nothing in them is for
+    /// one caller alone: no `Authorization`, no cookie, no `Cache-Control: private`. What many
+    /// ask for at a time is fetched once; an old answer is given while it is fetched anew, and
+    /// for longer if the callee fails, which [`Response::degraded`] then says. Off unless it is
+    /// asked for.
+    #[must_use]
+    pub fn cache(mut self, config: &CacheConfig) -> ClientBuilder {
+        self.cache = Some(config.clone());
+        self
+    }
+
     /// Builds the client. Must be called inside a tokio runtime; nothing is connected yet.
     ///
     /// # Errors
     /// `INVALID_CONFIG` that names the setting, under `clients.<service>`.
     pub fn build(self) -> Result<Client> {
         self.config.validate(&format!("clients.{}", self.service))?;
+        if let Some(cache) = &self.cache {
+            cache.validate(&format!("clients.{}.cache", self.service))?;
+        }
         Ok(self.assemble())
     }
 
     fn assemble(self) -> Client {
         let target = Target::new(self.service.as_str(), "http");
-        let updates = self.discovery.resolver().watch(&target);
         let name = target.to_string().into();
-        let stack = stack::build(target, updates, &self.config, self.metrics.as_ref(), self.chaos);
+        let stack =
+            stack::build(target, &self.discovery, &self.config, self.metrics.as_ref(), self.chaos);
         let service: Arc<str> = self.service.into();
+        let answers = self.cache.as_ref().map(|cache| {
+            let metrics = self.metrics.as_ref().map(|metrics| (metrics, &*service));
+            // A fetch is a call, and takes its time and its place.
+            Answers::new(cache, self.config.timeout, self.config.max_concurrent, metrics)
+        });
         Client(Arc::new(Inner {
             metrics: self.metrics.map(|metrics| ClientMetrics::new(metrics, service.clone())),
             target: name,
@@ -129,6 +153,7 @@ impl ClientBuilder {
             stack,
             config: self.config,
             max_response_bytes: self.max_response_bytes,
+            answers,
         }))
     }
 }
@@ -153,6 +178,7 @@ impl Client {
             max_response_bytes: MAX_RESPONSE_BYTES,
             metrics: None,
             chaos: Chaos::disabled(),
+            cache: None,
         }
     }
 
@@ -201,6 +227,12 @@ impl Client {
             .send(request.map(|body| Payload::from_body(body, self.0.config.max_replay)))
             .await?;
         Ok(response)
+    }
+
+    /// Asks the callee, whatever is kept.
+    async fn fetch(&self, request: Request<Payload>) -> Result<Response> {
+        let (response, deadline) = self.send(request).await?;
+        Ok(Response::new(response, deadline, self.0.max_response_bytes))
     }
 
     /// Sends through the stack; the deadline is the one that holds for the answer's body too.

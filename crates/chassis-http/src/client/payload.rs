@@ -98,6 +98,18 @@ impl Payload {
         self.previous
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(&self.content, Content::Whole(bytes) if bytes.is_empty())
+    }
+
+    /// The bytes of a whole body; of a stream, which only a forwarded request has, none.
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self.content {
+            Content::Whole(bytes) => bytes,
+            Content::Once(_) => Bytes::new(),
+        }
+    }
+
     pub(super) fn is_stream(&self) -> bool {
         matches!(self.content, Content::Once(_))
     }

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::payload::Payload;
-use crate::problem::retry_after;
+use crate::{RETRY_PUSHBACK_MS, problem::retry_after};
 
 /// The header that makes a POST safe to repeat.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -58,7 +58,11 @@ impl RetryPolicy<Request<Payload>, http::Response<Incoming>, BoxError> for IfSaf
         }
         let safe = is_safe(request);
         match result {
-            Ok(response) => answered(safe, response.status(), retry_after(response.headers())),
+            Ok(response) => match refused_unread(response) {
+                // Nothing was done, so whatever it was may come again.
+                Some(pause) => Decision::RetryAfter(pause),
+                None => answered(safe, response.status(), retry_after(response.headers())),
+            },
             Err(error) => failed(safe, error),
         }
     }
@@ -102,6 +106,14 @@ fn passes(status: StatusCode) -> bool {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT
     )
+}
+
+/// The pause that a server of ours asks for which has no room and has done nothing.
+pub(super) fn refused_unread<B>(response: &http::Response<B>) -> Option<Duration> {
+    let text = response.headers().get(RETRY_PUSHBACK_MS)?.to_str().ok()?;
+    let millis =
+        text.parse().ok().filter(|_| response.status() == StatusCode::SERVICE_UNAVAILABLE)?;
+    Some(Duration::from_millis(millis))
 }
 
 fn answered(safe: bool, status: StatusCode, pause: Option<Duration>) -> Decision {
@@ -159,6 +171,22 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(answered(safe, status, pause), expected, "{safe} {status} {pause:?}");
+        }
+    }
+
+    #[test]
+    fn only_who_has_no_room_has_done_nothing() {
+        let answer = |status: u16, pushback: Option<&str>| {
+            let mut response = http::Response::new(());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            if let Some(pushback) = pushback {
+                response.headers_mut().insert(RETRY_PUSHBACK_MS, pushback.parse().unwrap());
+            }
+            refused_unread(&response)
+        };
+        assert_eq!(answer(503, Some("120")), Some(Duration::from_millis(120)));
+        for (status, pushback) in [(503, None), (500, Some("120")), (503, Some("soon"))] {
+            assert_eq!(answer(status, pushback), None, "{status} {pushback:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use chassis_core::{Deadline, Error, Result};
 use chassis_discovery::Affinity;
@@ -13,8 +14,8 @@ use super::{Client, Response, payload::Payload, policy::IDEMPOTENCY_KEY};
 /// A request in the making; what is wrong with it is said by [`send`](RequestBuilder::send).
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder {
-    client: Client,
-    request: Result<Request<Payload>>,
+    pub(super) client: Client,
+    pub(super) request: Result<Request<Payload>>,
 }
 
 impl RequestBuilder {
@@ -109,13 +110,25 @@ impl RequestBuilder {
     /// Sends it. An answer is `Ok` whatever its status: see
     /// [`error_for_status`](Response::error_for_status).
     ///
+    /// With a [cache](crate::ClientBuilder::cache) a GET may be answered from memory, and is
+    /// read whole.
+    ///
     /// Dropping the future cancels the call; the callee may have begun.
     ///
     /// # Errors
     /// `INVALID_CALL` for what was wrong with the request, else as [`Client::call`].
     pub async fn send(self) -> Result<Response> {
-        let (response, deadline) = self.client.send(self.request?).await?;
-        Ok(Response::new(response, deadline, self.client.0.max_response_bytes))
+        let (client, request) = (self.client, self.request?);
+        let Some((answers, key)) = client.0.answers.as_ref().and_then(|answers| {
+            let key = answers.key(&request)?;
+            Some((answers, key))
+        }) else {
+            return client.fetch(request).await;
+        };
+        let answer = answers.get(key, &client, request).await?;
+        // It is there as a whole: nothing more is waited for.
+        let deadline = Deadline::after(client.0.config.timeout);
+        Ok(Response::new(answer.map(Body::from), deadline, client.0.max_response_bytes))
     }
 }
 

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use bytes::Bytes;
 use chassis_core::{Code, Deadline, Error, Result};
+use chassis_resilience::Degraded;
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
@@ -44,6 +45,14 @@ impl Response {
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
+    }
+
+    /// How the answer is less than one of the callee's own now, if it is: an earlier one with
+    /// its age, or what a [fallback](crate::RequestBuilder::send_or) gave. Whoever shows it can
+    /// show that too.
+    #[must_use]
+    pub fn degraded(&self) -> Option<Degraded> {
+        self.head.extensions.get().copied()
     }
 
     /// The answer as it is if its status is below 400, else the error that it carries.
@@ -106,6 +115,12 @@ impl Response {
             Error::unavailable("CONNECTION_LOST", "a service that is needed broke off its answer")
                 .with_source(error)
         })
+    }
+
+    /// The answer with its whole body.
+    pub(super) async fn whole(self) -> Result<http::Response<Bytes>> {
+        let head = self.head.clone();
+        Ok(http::Response::from_parts(head, self.bytes().await?))
     }
 
     /// The answer with its body as it comes; neither limit nor deadline holds for it any more.

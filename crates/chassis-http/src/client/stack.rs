@@ -1,6 +1,8 @@
 //! The column of layers that every call goes through, and why each stands where it does.
 //!
 //! ```text
+//!   RequestBuilder::send_or   something less; only for a call that has it
+//!   RequestBuilder::send      answers that are kept; only if a cache is configured
 //!   Client::send          context, trace headers, span, metrics: once for a call
 //!   ── WithDeadline       the whole call
 //!   ── Retry              attempts, paid out of the budget
@@ -15,7 +17,7 @@
 use std::time::Duration;
 
 use chassis_core::{BoxError, Error, Metrics};
-use chassis_discovery::{Affinity, Balance, ClientConfig, Target, Updates};
+use chassis_discovery::{Affinity, Balance, ClientConfig, Discovery, Target};
 use chassis_resilience::{
     Class, Classify,
     bulkhead::BulkheadService,
@@ -31,8 +33,8 @@ use tower::{Layer, ServiceBuilder, util::Either};
 use super::{
     deadline::{WithDeadline, WithDeadlineLayer},
     payload::Payload,
-    policy::IfSafe,
-    transport::{Pool, Transport},
+    policy::{IfSafe, refused_unread},
+    transport::{Pools, Transport},
 };
 use crate::problem::retry_after;
 
@@ -48,22 +50,23 @@ type Named = fn(&Request<Payload>) -> String;
 
 pub(super) fn build(
     target: Target,
-    updates: Updates,
+    discovery: &Discovery,
     config: &ClientConfig,
     metrics: Option<&Metrics>,
     chaos: Chaos,
 ) -> Stack {
-    let pool = Pool::new(config, &target, metrics);
+    let updates = discovery.resolver().watch(&target);
+    let pools = Pools::new(config, &target, metrics);
     let named: Named = |request| request.body().target().to_owned();
     let chaos = ChaosLayer::new(chaos, named, second as fn(&_) -> _);
     let balance = Balance::new(
         target,
         updates,
         // Next to the wire, where all that should notice stands above.
-        move |endpoint| chaos.layer(pool.transport(endpoint.address)),
+        move |endpoint| chaos.layer(pools.transport(endpoint.address)),
         ByStatus,
         |request: &Request<Payload>| request.extensions().get::<Affinity>().copied(),
-        config.balance_settings(),
+        config.balance_settings(discovery),
     );
     if let Some(metrics) = metrics {
         balance.bind(metrics);
@@ -104,12 +107,17 @@ pub(super) struct ByStatus;
 impl Classify<http::Response<Incoming>, BoxError> for ByStatus {
     fn classify(&self, result: Result<&http::Response<Incoming>, &BoxError>) -> Class {
         let error = match result {
+            // It works and has no room: not a failure, or the breaker would take it out whole.
+            Ok(response) if refused_unread(response).is_some() => return Class::Overloaded,
             Ok(response) => return by_status(response.status()),
             Err(error) => error.downcast_ref::<Error>(),
         };
         match error.map(Error::reason) {
             // The caller's own doing says nothing about the endpoint.
             Some(super::error::BODY_FAILED | super::error::DEADLINE_EXCEEDED) => Class::Ignore,
+            Some(super::error::CONNECT_FAILED) => Class::Unreachable,
+            // It had closed the connection before it saw the request, as it may.
+            _ if error.is_some_and(Error::was_not_sent) => Class::Refused,
             _ => Class::Failure,
         }
     }
@@ -122,7 +130,7 @@ impl Classify<http::Response<Incoming>, BoxError> for ByStatus {
     }
 }
 
-fn by_status(status: StatusCode) -> Class {
+pub(super) fn by_status(status: StatusCode) -> Class {
     match status {
         StatusCode::INTERNAL_SERVER_ERROR
         | StatusCode::BAD_GATEWAY

@@ -1,4 +1,7 @@
-//! The wire: one pool of connections for all endpoints of a service.
+//! The wire: a pool of connections for each endpoint of a service.
+//!
+//! For each, because it goes with its endpoint: when the balancer lets go of one that has left
+//! the set, its idle connections are closed, and the busy ones after their answers.
 
 use std::{
     net::SocketAddr,
@@ -29,33 +32,34 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most idle connections that are kept to one endpoint.
 const MAX_IDLE: usize = 64;
 
-/// The connections of a client.
-pub(super) struct Pool {
-    client: legacy::Client<HttpConnector, Body>,
+/// Makes the pools of a client's endpoints.
+pub(super) struct Pools {
+    builder: legacy::Builder,
+    connector: HttpConnector,
     attempt_timeout: Duration,
     attempts: Attempts,
 }
 
-impl Pool {
-    pub(super) fn new(config: &ClientConfig, target: &Target, metrics: Option<&Metrics>) -> Pool {
+impl Pools {
+    pub(super) fn new(config: &ClientConfig, target: &Target, metrics: Option<&Metrics>) -> Pools {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_keepalive(Some(Duration::from_secs(60)));
         connector.set_connect_timeout(Some(config.connect_timeout()));
-        let client = legacy::Client::builder(TokioExecutor::new())
+        let mut builder = legacy::Client::builder(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE)
-            .build(connector);
+            .pool_max_idle_per_host(MAX_IDLE);
         let attempts = Attempts::bind(metrics, target);
-        Pool { client, attempt_timeout: config.attempt_timeout, attempts }
+        Pools { builder, connector, attempt_timeout: config.attempt_timeout, attempts }
     }
 
     /// The transport to one endpoint.
     pub(super) fn transport(&self, address: SocketAddr) -> Transport {
         Transport {
-            client: self.client.clone(),
+            client: self.builder.build(self.connector.clone()),
             authority: Authority::try_from(address.to_string()).ok(),
             attempt_timeout: self.attempt_timeout,
             attempts: self.attempts.clone(),

@@ -6,12 +6,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use axum::{
-    body::Body,
-    extract::{ConnectInfo, MatchedPath, Request},
-    response::Response,
-};
-use chassis_core::{Context, Env, Gauge, InFlightGuard, Span, SpanKind};
+use axum::{body::Body, extract::Request, response::Response};
+use chassis_core::{Context, Env, Gauge, InFlightGuard, Priority, Span, SpanKind};
 use futures_util::FutureExt;
 use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
@@ -39,6 +35,7 @@ pub(super) struct Exchange {
     status: Option<StatusCode>,
     cause: Option<Cause>,
     cut: bool,
+    shed: bool,
     active: Gauge,
     _in_flight: InFlightGuard,
 }
@@ -47,10 +44,10 @@ impl Exchange {
     pub(super) fn begin(
         env: &Env,
         metrics: &EdgeMetrics,
+        route: Arc<RouteMetrics>,
         context: &Context,
         request: &Request,
     ) -> Exchange {
-        let route = metrics.route(request.extensions().get::<MatchedPath>().map(|p| p.as_str()));
         let mut span = Span::start(context, SpanKind::Server, "");
         if span.is_recording() {
             let method = method_label(request.method());
@@ -67,11 +64,12 @@ impl Exchange {
             span,
             method: request.method().clone(),
             uri: request.uri().clone(),
-            peer: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+            peer: super::peer(request),
             started: Instant::now(),
             status: None,
             cause: None,
             cut: false,
+            shed: false,
             active,
             _in_flight: env.in_flight().enter("http"),
         }
@@ -79,6 +77,12 @@ impl Exchange {
 
     pub(super) fn has_route(&self) -> bool {
         self.route.template().is_some()
+    }
+
+    /// Notes that it was refused because there was no room: what this server is made to do, and
+    /// no failure of it.
+    pub(super) fn was_shed(&mut self) {
+        self.shed = true;
     }
 
     /// Sends the answer on its way; the exchange ends with it.
@@ -106,7 +110,7 @@ impl Exchange {
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
         let method = method_label(&self.method);
         self.active.dec();
-        self.route.duration(method, status).observe(elapsed);
+        self.route.duration(method, status).observe_traced(elapsed, self.context.trace());
 
         let error = self.cause.as_ref().map(|cause| &*cause.0);
         if self.span.is_recording() {
@@ -133,6 +137,10 @@ impl Exchange {
         let code = error.map(|error| error.code().as_str());
         let reason = error.map(chassis_core::Error::reason);
         let cut = self.cut.then_some(true);
+        let shed = self.shed.then_some(true);
+        let priority = Some(self.context.priority())
+            .filter(|priority| *priority != Priority::Normal)
+            .map(Priority::as_str);
         // The query stays out of the log: it is where callers put what nobody should read.
         macro_rules! access {
             ($level:ident $(, $($field:ident).+ = $value:expr)?) => {
@@ -149,13 +157,17 @@ impl Exchange {
                         error.code = code,
                         error.reason = reason,
                         $($($field).+ = $value,)?
+                        priority,
+                        shed,
                         cut,
                     },
                     "{method} {path} {status}"
                 )
             };
         }
-        if status >= 500 {
+        if self.shed {
+            access!(WARN);
+        } else if status >= 500 {
             access!(ERROR, error.chain = error.map(chassis_core::Error::chain));
         } else {
             access!(INFO);

@@ -6,6 +6,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use axum::extract::{MatchedPath, Request};
+use chassis_admission::{Door, RoutePriority};
 use chassis_core::{Gauge, Histogram, Metrics, metrics::LATENCY_BUCKETS};
 use http::Method;
 use parking_lot::RwLock;
@@ -16,20 +18,22 @@ const UNMATCHED: &str = "unmatched";
 /// The metrics of one server.
 pub(super) struct EdgeMetrics {
     metrics: Metrics,
+    door: Door,
     active: Gauge,
     routes: RwLock<HashMap<String, Arc<RouteMetrics>>>,
     unmatched: Arc<RouteMetrics>,
 }
 
 impl EdgeMetrics {
-    pub(super) fn bind(metrics: &Metrics) -> EdgeMetrics {
+    pub(super) fn bind(metrics: &Metrics, door: Door) -> EdgeMetrics {
         let active =
             metrics.gauge("http_server_active_requests", "Requests being answered right now.", &[]);
         EdgeMetrics {
             metrics: metrics.clone(),
+            door,
             active,
             routes: RwLock::default(),
-            unmatched: Arc::new(RouteMetrics::new(metrics.clone(), None)),
+            unmatched: Arc::new(RouteMetrics::new(metrics.clone(), None, RoutePriority::default())),
         }
     }
 
@@ -37,8 +41,13 @@ impl EdgeMetrics {
         &self.active
     }
 
+    /// The metrics of the route that a request has taken.
+    pub(super) fn route_of(&self, request: &Request) -> Arc<RouteMetrics> {
+        self.route(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str))
+    }
+
     /// The metrics of a route; `None` for a request that no route matched.
-    pub(super) fn route(&self, template: Option<&str>) -> Arc<RouteMetrics> {
+    fn route(&self, template: Option<&str>) -> Arc<RouteMetrics> {
         let Some(template) = template else { return self.unmatched.clone() };
         if let Some(known) = self.routes.read().get(template) {
             return known.clone();
@@ -47,27 +56,38 @@ impl EdgeMetrics {
             .write()
             .entry(template.to_owned())
             .or_insert_with(|| {
-                Arc::new(RouteMetrics::new(self.metrics.clone(), Some(template.to_owned())))
+                let priority = self.door.route(template).unwrap_or_default();
+                Arc::new(RouteMetrics::new(
+                    self.metrics.clone(),
+                    Some(template.to_owned()),
+                    priority,
+                ))
             })
             .clone()
     }
 }
 
-/// The metrics of one route.
+/// The metrics of one route, and how important it is.
 pub(super) struct RouteMetrics {
     metrics: Metrics,
     template: Option<String>,
+    priority: RoutePriority,
     durations: RwLock<HashMap<(&'static str, u16), Histogram>>,
 }
 
 impl RouteMetrics {
-    fn new(metrics: Metrics, template: Option<String>) -> RouteMetrics {
-        RouteMetrics { metrics, template, durations: RwLock::default() }
+    fn new(metrics: Metrics, template: Option<String>, priority: RoutePriority) -> RouteMetrics {
+        RouteMetrics { metrics, template, priority, durations: RwLock::default() }
     }
 
     /// The route's template, such as `/items/{id}`.
     pub(super) fn template(&self) -> Option<&str> {
         self.template.as_deref()
+    }
+
+    /// How important its requests are, if nobody says otherwise.
+    pub(super) fn priority(&self) -> RoutePriority {
+        self.priority
     }
 
     /// The histogram of durations of this method and status.
@@ -107,6 +127,9 @@ pub(crate) fn method_label(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use chassis_admission::AdmissionConfig;
+    use chassis_core::{Code, Env};
+
     use super::*;
 
     #[test]
@@ -119,7 +142,10 @@ mod tests {
 
     #[test]
     fn a_route_is_bound_once() {
-        let edge = EdgeMetrics::bind(&Metrics::default());
+        let env = Env::test("t");
+        let config = AdmissionConfig::default();
+        let door = Door::new(&config, &env, "http", Code::Unavailable, None).unwrap();
+        let edge = EdgeMetrics::bind(env.metrics(), door);
         let one = edge.route(Some("/items/{id}"));
         assert!(Arc::ptr_eq(&one, &edge.route(Some("/items/{id}"))));
         assert!(!Arc::ptr_eq(&one, &edge.route(None)));

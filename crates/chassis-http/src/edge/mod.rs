@@ -16,17 +16,21 @@ mod metrics;
 pub(crate) mod panic;
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
+    net::SocketAddr,
     sync::Arc,
     task::{Context as Poller, Poll},
     time::Duration,
 };
 
 use axum::{
-    extract::Request,
+    extract::{ConnectInfo, Request},
     response::{IntoResponse, Response},
 };
-use chassis_core::{BoxFuture, Code, Context, Deadline, Env, Error, propagation};
+use chassis_admission::{Door, SERVER_OVERLOADED};
+use chassis_core::{BoxFuture, Code, Context, Deadline, Env, Error, Priority, propagation};
+use chassis_resilience::Class;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::Body as _;
 use tower::{Layer, Service};
@@ -40,6 +44,11 @@ use crate::{limit::Tripped, problem::Problem};
 /// Remaining time and not a date, so that the clocks of two machines need not agree.
 pub const REQUEST_TIMEOUT_MS: &str = "x-request-timeout-ms";
 
+/// The header that says that a request was refused unread because there was no room, and after
+/// how many milliseconds it may come again; elsewhere it may at once. `Retry-After` beside it
+/// says the same in whole seconds to everybody else.
+pub const RETRY_PUSHBACK_MS: &str = "x-retry-pushback-ms";
+
 /// Puts the chassis around each route of a router.
 #[derive(Clone)]
 pub(crate) struct EdgeLayer(Arc<Shared>);
@@ -49,15 +58,22 @@ struct Shared {
     request_timeout: Duration,
     body_limit: u64,
     metrics: EdgeMetrics,
+    door: Door,
 }
 
 impl EdgeLayer {
-    pub(crate) fn new(env: &Env, request_timeout: Duration, body_limit: u64) -> EdgeLayer {
+    pub(crate) fn new(
+        env: &Env,
+        request_timeout: Duration,
+        body_limit: u64,
+        door: Door,
+    ) -> EdgeLayer {
         EdgeLayer(Arc::new(Shared {
             env: env.clone(),
             request_timeout,
             body_limit,
-            metrics: EdgeMetrics::bind(env.metrics()),
+            metrics: EdgeMetrics::bind(env.metrics(), door.clone()),
+            door,
         }))
     }
 }
@@ -90,30 +106,60 @@ where
         self.inner.poll_ready(poller)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let shared = &self.shared;
         let deadline = deadline(request.headers(), shared.request_timeout);
-        let context = propagation::extract(&shared.env, |name| text(request.headers(), name))
-            .with_deadline(deadline);
-        let exchange = Exchange::begin(&shared.env, &shared.metrics, &context, &request);
+        let mut context =
+            propagation::extract(&shared.env, |name| carried(request.headers(), name))
+                .with_deadline(deadline);
+        let route = shared.metrics.route_of(&request);
+        let peer = peer(&request).map(|peer| peer.ip());
+        let priority = {
+            let asked = text(request.headers(), propagation::PRIORITY);
+            shared.door.priority(route.priority(), asked, peer)
+        };
+        // What the caller said is decided now: nobody behind us may take it for granted.
+        request.headers_mut().remove(propagation::PRIORITY);
+        if let Some(priority) = priority.filter(|priority| *priority != Priority::Normal) {
+            context = context.with_priority(priority);
+        }
+        let mut exchange = Exchange::begin(&shared.env, &shared.metrics, route, &context, &request);
         // Nothing of the handler runs before the future is polled, inside the scope.
         let admitted = deadline
             .check()
             .map_err(Problem::from)
             .and_then(|()| admit::admit(request, shared.body_limit))
-            .map(|(request, tripped)| (self.inner.call(request), tripped));
+            .and_then(|(request, tripped)| match shared.door.enter(priority, peer) {
+                Ok(pass) => Ok((self.inner.call(request), tripped, pass)),
+                Err(error) => Err(Problem::from(error)),
+            });
         Box::pin(context.scope(async move {
             let response = match admitted {
-                Ok((answer, tripped)) => {
+                Ok((answer, tripped, mut pass)) => {
                     let answer = CatchPanic::new(answer);
-                    let response = match deadline.run(answer).await {
-                        Ok(Ok(Ok(response))) => response,
-                        Ok(Err(panic)) => panic.into_problem().into_response(),
-                        Err(late) => Problem::from(late).into_response(),
+                    let answer = async {
+                        pass.pay().await?;
+                        Ok::<_, Error>(answer.await)
                     };
+                    let response = match deadline.run(answer).await {
+                        Ok(Ok(Ok(Ok(response)))) => response,
+                        Ok(Ok(Err(panic))) => panic.into_problem().into_response(),
+                        Ok(Err(refused)) | Err(refused) => Problem::from(refused).into_response(),
+                    };
+                    // The place is for the work up to here: what streams is bounded by the
+                    // connection that it streams on.
+                    pass.end(class(response.status()));
                     complete(response, &tripped, exchange.has_route())
                 }
-                Err(refused) => refused.into_response(),
+                Err(refused) => {
+                    let pushback = pushback(refused.error());
+                    let mut response = refused.into_response();
+                    if let Some(pushback) = pushback {
+                        exchange.was_shed();
+                        response.headers_mut().insert(RETRY_PUSHBACK_MS, pushback);
+                    }
+                    response
+                }
             };
             Ok(exchange.answer(response))
         }))
@@ -128,8 +174,44 @@ fn deadline(headers: &HeaderMap, most: Duration) -> Deadline {
     Deadline::after(given.map_or(most, |given| given.min(most)))
 }
 
+/// A header that carries context: lists may come in several lines, all others are the first.
+fn carried<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+    let first = text(headers, name)?;
+    let is_list = name == propagation::TRACESTATE || name == propagation::BAGGAGE;
+    let mut lines = headers.get_all(name).iter().skip(1).filter_map(|value| value.to_str().ok());
+    match lines.next().filter(|_| is_list) {
+        None => Some(first.into()),
+        Some(second) => {
+            let all = [first, second].into_iter().chain(lines);
+            Some(all.collect::<Vec<_>>().join(",").into())
+        }
+    }
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn peer(request: &Request) -> Option<SocketAddr> {
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
+}
+
+/// What an answer says about the room that there is. A refusal of what the client sent is quick
+/// however busy the server is.
+fn class(status: StatusCode) -> Class {
+    if status.is_server_error() {
+        Class::Failure
+    } else if status.is_client_error() {
+        Class::Ignore
+    } else {
+        Class::Success
+    }
+}
+
+/// The pause after which a request that was shed may come again.
+fn pushback(refused: &Error) -> Option<HeaderValue> {
+    let pause = refused.retry_after().filter(|_| refused.reason() == SERVER_OVERLOADED)?;
+    Some(HeaderValue::from(pause.as_millis().min(u64::MAX.into()) as u64))
 }
 
 /// Makes a problem document out of a refusal that has no body, such as the router's own.

@@ -4,10 +4,18 @@
 //! is skipped, and when the process has no file descriptor left it waits and tries again,
 //! since the connections it has will end and give theirs back.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::Router;
-use chassis_core::{Gauge, Shutdown};
+use chassis_core::{Gauge, Health, Shutdown, Status};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -29,6 +37,7 @@ pub(crate) async fn serve(
     router: Router,
     limits: Arc<Limits>,
     open: Gauge,
+    health: &Health,
     shutdown: Shutdown,
 ) {
     // Everything that can be decided before the first request is.
@@ -38,12 +47,18 @@ pub(crate) async fn serve(
     let abort = CancellationToken::new();
     let _abort_on_drop = abort.clone().drop_guard();
     let permits = Arc::new(Semaphore::new(limits.max_connections));
+    let leaving = Arc::new(AtomicBool::new(false));
+    let mut draining = pin!(draining(health));
     let mut pause = AcceptPause::default();
 
     loop {
         let next = tokio::select! {
             biased;
             () = shutdown.requested() => break,
+            () = draining.as_mut(), if !leaving.load(Relaxed) => {
+                leaving.store(true, Relaxed);
+                continue;
+            }
             next = accept(&listener, &permits) => next,
         };
         match next {
@@ -54,6 +69,7 @@ pub(crate) async fn serve(
                     peer,
                     router: router.clone(),
                     limits: limits.clone(),
+                    leaving: leaving.clone(),
                     drain: drain.child_token(),
                     abort: abort.child_token(),
                 };
@@ -85,6 +101,14 @@ pub(crate) async fn serve(
         );
         abort.cancel();
         connections.wait().await;
+    }
+}
+
+/// Waits until the service takes itself out of traffic, which a drain delay before the end.
+async fn draining(health: &Health) {
+    let mut status = health.watch();
+    if status.wait_for(|status| *status == Status::Draining).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use chassis_admission::AdmissionConfig;
 use chassis_core::{Error, Result, config::duration};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,8 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// Most requests at a time on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
+    /// Which requests are let in.
+    pub admission: AdmissionConfig,
     /// Age after which a connection is asked to end, so that load spreads over new
     /// instances; up to a tenth is added at random. 0s for no limit.
     #[serde(with = "duration")]
@@ -48,6 +51,7 @@ impl Default for ServerConfig {
             max_header_bytes: 64 * 1024,
             max_connections: 10_000,
             max_concurrent_streams: 200,
+            admission: AdmissionConfig::default(),
             max_connection_age: Duration::from_secs(30 * 60),
         }
     }
@@ -69,7 +73,7 @@ impl ServerConfig {
             ("max_concurrent_streams", self.max_concurrent_streams > 0, "at least 1"),
         ];
         match checks.into_iter().find(|(_, good, _)| !good) {
-            None => Ok(()),
+            None => self.admission.validate("http.admission"),
             Some((name, _, wanted)) => Err(Error::invalid_argument(
                 "INVALID_CONFIG",
                 format!("the setting {name} of the HTTP server must be {wanted}"),
@@ -87,5 +91,10 @@ mod tests {
         assert!(ServerConfig::default().validate().is_ok());
         let broken = ServerConfig { max_connections: 0, ..ServerConfig::default() };
         assert!(broken.validate().is_err_and(|e| e.message().contains("max_connections")));
+        let mut broken = ServerConfig::default();
+        broken.admission.shed.min_limit = 0;
+        let error = broken.validate().unwrap_err();
+        let expected = "http.admission.shed.min_limit is 0, allowed is 1 to 1000000";
+        assert_eq!(error.message(), expected);
     }
 }

@@ -3,18 +3,23 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    pin::pin,
-    sync::{Arc, atomic::Ordering},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{Router, extract::ConnectInfo, routing::future::RouteFuture};
-use http::Request;
+use http::{HeaderValue, Request, Version, header::CONNECTION};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use pin_project_lite::pin_project;
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
@@ -58,6 +63,9 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) router: Router,
     pub(super) limits: Arc<Limits>,
+    /// Whether answers end their connection: clients leave one after the other with an answer
+    /// in hand, and a close finds nobody who has just sent a request.
+    pub(super) leaving: Arc<AtomicBool>,
     pub(super) drain: CancellationToken,
     pub(super) abort: CancellationToken,
 }
@@ -72,14 +80,14 @@ enum Timer {
 impl Connection {
     /// Serves until either side ends it, the drain is over, or it is cut.
     pub(super) async fn serve(self) {
-        let Connection { stream, peer, router, limits, drain, abort } = self;
+        let Connection { stream, peer, router, limits, leaving, drain, abort } = self;
         // Answers are written whole; waiting for more bytes only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
         let (stream, is_known) = Sniffed::new(stream);
         let builder = builder(&limits);
-        let service = PerConnection { router, peer };
+        let service = PerConnection { router, peer, leaving };
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let accepted = Instant::now();
         let mut timer = pin!(tokio::time::sleep(limits.header_timeout));
@@ -145,16 +153,43 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 struct PerConnection {
     router: Router,
     peer: SocketAddr,
+    leaving: Arc<AtomicBool>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for PerConnection {
     type Response = axum::response::Response;
     type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
+    type Future = Answer;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        let leaving = (request.version() < Version::HTTP_2).then(|| self.leaving.clone());
         // A router is always ready, and its clone is one counter.
-        self.router.clone().call(request)
+        Answer { route: self.router.clone().call(request), leaving }
+    }
+}
+
+pin_project! {
+    /// The router's answer, and with HTTP/1 the last one if the service is leaving. HTTP/2 has
+    /// GOAWAY for that, which loses nothing.
+    struct Answer {
+        #[pin]
+        route: RouteFuture<Infallible>,
+        leaving: Option<Arc<AtomicBool>>,
+    }
+}
+
+impl Future for Answer {
+    type Output = Result<axum::response::Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.route.poll(cx));
+        if let (Ok(answer), Some(leaving)) = (&mut answer, this.leaving)
+            && leaving.load(Ordering::Relaxed)
+        {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(answer)
     }
 }

@@ -16,7 +16,9 @@ mod sniff;
 use std::{borrow::Cow, sync::Arc};
 
 use axum::{Router, extract::DefaultBodyLimit};
-use chassis_core::{BoxFuture, Component, Env, Listener, Ready, Result, Shutdown};
+use chassis_admission::Door;
+use chassis_core::{BoxFuture, Code, Component, Env, Listener, Ready, Result, Shutdown};
+use chassis_resilience::rate_limit::shared::TokenStore;
 
 pub use self::config::ServerConfig;
 pub(crate) use self::{accept::serve, bind::bind, connection::Limits};
@@ -32,13 +34,22 @@ use crate::edge::{EdgeLayer, panic};
 pub struct Server {
     config: ServerConfig,
     router: Router,
+    tokens: Option<Box<dyn TokenStore>>,
 }
 
 impl Server {
     /// A server of this router. Nothing is bound before the app runs.
     #[must_use]
     pub fn new(config: &ServerConfig, router: Router) -> Server {
-        Server { config: config.clone(), router }
+        Server { config: config.clone(), router, tokens: None }
+    }
+
+    /// Keeps the rate limit of each caller together with all instances that use this store; it
+    /// is used only if `admission.rate_limit` is on.
+    #[must_use]
+    pub fn rate_limit_store(mut self, store: impl TokenStore) -> Server {
+        self.tokens = Some(Box::new(store));
+        self
     }
 
     async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
@@ -46,13 +57,19 @@ impl Server {
         panic::install_hook();
         let listener = bind((config.host, config.port).into(), "HTTP__PORT").await?;
         let address = listener.local_addr().map_err(chassis_core::Error::internal)?;
-        let edge = EdgeLayer::new(&env, config.request_timeout, config.body_limit as u64);
+        let door = Door::new(&config.admission, &env, "http", Code::Unavailable, self.tokens)?;
+        let edge =
+            EdgeLayer::new(&env, config.request_timeout, config.body_limit as u64, door.clone());
         // The edge limits every body; axum's own limit of 2 MB would only surprise.
         let router = self.router.layer((edge, DefaultBodyLimit::disable()));
         let connections = env.metrics().gauge("http_server_connections", "Open connections.", &[]);
         env.announce(Listener { protocol: "http", address });
         ready.ready();
-        serve(listener, router, Arc::new(Limits::from(&config)), connections, shutdown).await;
+        let limits = Arc::new(Limits::from(&config));
+        tokio::select! {
+            () = serve(listener, router, limits, connections, env.health(), shutdown) => {}
+            () = door.watch() => {}
+        }
         Ok(())
     }
 }

@@ -13,7 +13,12 @@ use axum::{Router, body::Body, routing::get};
 use http::Request;
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+    time::Instant,
+};
 
 use crate::support::{Answer, Running, read_all, serve, until};
 
@@ -99,6 +104,39 @@ async fn idle_connections_do_not_hold_a_drain() {
     stream.readable().await.unwrap();
     let stop = server.stop(Duration::from_secs(30));
     tokio::time::timeout(Duration::from_secs(5), stop).await.unwrap().unwrap();
+}
+
+/// A client of HTTP/1 that sends again just when the connection is closed cannot know whether it
+/// was heard. So it is sent away with an answer, while there is time.
+#[tokio::test]
+async fn during_the_drain_delay_an_answer_ends_its_connection_and_others_are_accepted() {
+    let (server, _, go) = waiting().await;
+    let mut kept = server.connect().await;
+    kept.write_all(GET).await.unwrap();
+    go.notify_one();
+    let answer = first_answer(&mut kept).await;
+    assert!(!answer.contains("connection: close"), "{answer}");
+
+    server.env.health().set_draining();
+    // The accept loop hears of it before it takes the next connection.
+    for mut stream in [kept, server.connect().await] {
+        stream.write_all(GET).await.unwrap();
+        go.notify_one();
+        let answer = Answer::parse(&read_all(&mut stream).await);
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+    server.stop(Duration::from_secs(30)).await.unwrap();
+}
+
+async fn first_answer(stream: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    while !answer.ends_with("finished") {
+        let mut chunk = [0; 4096];
+        let count = stream.read(&mut chunk).await.unwrap();
+        assert_ne!(count, 0, "{answer}");
+        answer.push_str(std::str::from_utf8(&chunk[..count]).unwrap());
+    }
+    answer.to_ascii_lowercase()
 }
 
 #[tokio::test]

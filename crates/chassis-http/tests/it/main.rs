@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used)] // helpers of tests fail like tests
 
 mod admin;
+mod admission;
 mod calls;
+mod connecting;
 mod connections;
 mod drain;
+mod kept;
 mod log;
 mod refusals;
 mod requests;

@@ -19,6 +19,14 @@ fn router() -> Router {
             }),
         )
         .route(
+            "/carried",
+            get(|| async {
+                let context = Context::current();
+                let state = context.trace().state.clone().unwrap_or_default();
+                format!("{state} {}", context.baggage().header().unwrap_or_default())
+            }),
+        )
+        .route(
             "/slow",
             get(|| async {
                 tokio::time::sleep(Duration::from_secs(3600)).await;
@@ -56,6 +64,15 @@ async fn the_callers_time_is_the_deadline() {
     let left = server.get("/left", "x-request-timeout-ms: soon\r\n").await.body;
     assert_eq!(left, "30000");
     assert_eq!(server.get("/left", "x-request-timeout-ms: 0\r\n").await.status, 504);
+}
+
+#[tokio::test]
+async fn lists_that_come_in_several_lines_are_one() {
+    let server = serve("greeter", router()).await;
+    let headers = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
+                   tracestate: a=1\r\ntracestate: b=2\r\n\
+                   baggage: shop=berlin\r\nbaggage: test=7\r\n";
+    assert_eq!(server.get("/carried", headers).await.body, "a=1,b=2 shop=berlin,test=7");
 }
 
 #[tokio::test]
