@@ -21,6 +21,16 @@ pub trait Event: Serialize + DeserializeOwned + Send + 'static {
     /// The CloudEvents type with its version, such as `"greeting-said.v1"`.
     const TYPE: &'static str;
 
+    /// Whether [consumers that ask for it](crate::Consumer::in_turn) can take the events
+    /// of a key strictly in the order in which the outbox got them, also with several
+    /// processes and over restarts. The outbox then writes into each event which one of
+    /// its key comes before it, which costs a second statement with each append, and
+    /// makes transactions that append under one key wait for each other.
+    ///
+    /// Not so where nothing is said: brokers then keep the order of a key as well as they
+    /// can.
+    const IN_TURN: bool = false;
+
     /// What must stay in order: events with equal keys are handled one after
     /// the other. `None` means that order does not matter.
     fn key(&self) -> Option<String>;
@@ -58,7 +68,7 @@ impl Message {
         message.source = source.to_owned();
         message.key = event.key();
         message.content_type = "application/json".to_owned();
-        Ok(message)
+        Ok(if E::IN_TURN && message.key.is_some() { message.in_turn() } else { message })
     }
 
     /// Reads the payload as the event `E`, also where it is an older version that can be

@@ -13,7 +13,8 @@
 //! What comes of it: delivery at least once, *effect* exactly once, order within
 //! a key. What is not promised: exactly-once delivery (a handler that calls
 //! somebody outside its transaction may do so twice), order between keys, and
-//! on JetStream order within a key across several processes of one group.
+//! on JetStream order within a key across several processes of one group, unless
+//! [the event](Event::IN_TURN) and [the consumer](Consumer::in_turn) ask for it.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -27,6 +28,7 @@
 //! | [`inbox`] | each message takes effect once |
 //! | [`request`] | requests with replies, for those who can reach each other no other way |
 //! | [`saga`] | work over several services that is finished or undone |
+//! | [`tokens`] | a rate limit that instances share, in a NATS bucket |
 
 pub mod message;
 
@@ -49,6 +51,8 @@ pub mod inbox;
 pub mod request;
 
 pub mod saga;
+
+pub mod tokens;
 
 #[cfg(feature = "fail-points")]
 pub mod failpoint;

@@ -33,6 +33,27 @@ pub(crate) const EDITS: &str = "dlq-edits";
 /// below the publish, so that this one would not be known any more.
 pub(crate) const APPENDED_BY: &str = "x-appended-by";
 
+/// Names the message that was appended before this one, under the same key and topic:
+/// `<unix milliseconds> <id>`. Empty for the first one, and until an outbox fills it in.
+pub(crate) const PREVIOUS: &str = "x-previous";
+
+/// Names a message that will not come, for those who wait for it: an outbox gave it up. The
+/// message with this header has no other content.
+pub(crate) const GIVEN_UP: &str = "x-given-up";
+/// The type of a message with that header.
+pub(crate) const GIVEN_UP_TYPE: &str = "chassis-given-up.v1";
+
+/// The longest id of a message that is to be handled in turn: its successor names it.
+pub(crate) const MAX_NAMED_ID_BYTES: usize = 1024;
+
+/// The message that comes before another one of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Previous<'a> {
+    /// When it was appended, in milliseconds since 1970.
+    pub(crate) at: i64,
+    pub(crate) id: &'a str,
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -97,6 +118,26 @@ impl Message {
     pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Message {
         self.headers.insert(name.to_ascii_lowercase(), value.into());
         self
+    }
+
+    /// The same message, to be handled in turn by those who [ask for
+    /// that](crate::Consumer::in_turn): an outbox writes into it which message of its key
+    /// and topic comes before it. Without a key, or where it does not come out of an
+    /// outbox, that changes nothing. See [`Event::IN_TURN`](crate::Event::IN_TURN).
+    #[must_use]
+    pub fn in_turn(self) -> Message {
+        self.with_header(PREVIOUS, "")
+    }
+
+    /// Whether it has a place among the messages of its key.
+    pub(crate) fn has_turn(&self) -> bool {
+        self.headers.contains_key(PREVIOUS)
+    }
+
+    /// What comes before it, where it has a place and is not the first.
+    pub(crate) fn previous(&self) -> Option<Previous<'_>> {
+        let (at, id) = self.header(PREVIOUS)?.split_once(' ')?;
+        Some(Previous { at: at.parse().ok()?, id }).filter(|previous| previous.id != self.id)
     }
 
     /// Writes the trace and the request id of `context` into the headers, so
@@ -226,6 +267,20 @@ mod tests {
         ] {
             assert_eq!(bad.validate(16_384).unwrap_err().reason(), reason, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_comes_before_is_read_where_it_stands() {
+        let first = message().in_turn();
+        assert!(first.has_turn() && first.previous().is_none());
+        assert!(!message().has_turn());
+        let second = message().with_header(PREVIOUS, "1700000000000 an id");
+        assert_eq!(second.previous(), Some(Previous { at: 1_700_000_000_000, id: "an id" }));
+        for foreign in ["x", "x y", "17"] {
+            assert_eq!(message().with_header(PREVIOUS, foreign).previous(), None);
+        }
+        let itself = message().with_id("a").with_header(PREVIOUS, "17 a");
+        assert_eq!(itself.previous(), None);
     }
 
     #[test]

@@ -10,10 +10,10 @@ use std::time::Duration;
 use chassis_core::Result;
 use chassis_data::params;
 use chassis_messaging::Outbox;
+use chassis_test::figures::{Figure, alternate, median};
 use tokio::time::Instant;
 
-use crate::Figure;
-use crate::world::{Database, Outcome, World, median, message};
+use crate::world::{Database, Outcome, World, message};
 
 const ROUNDS: usize = 31;
 const TIME: Duration = Duration::from_millis(150);
@@ -32,16 +32,13 @@ pub(crate) async fn run(world: &World) -> Outcome<Vec<Figure>> {
         (1, "append_cost_1", "append_cost_1_over_business"),
         (16, "append_cost_16", "append_cost_16_over_business"),
     ] {
-        let mut times: [Vec<f64>; 3] = Default::default();
-        for _ in 0..ROUNDS {
-            let all = [What::Business, What::ByHand, What::Append];
-            for (what, times) in all.into_iter().zip(&mut times) {
-                times.push(measure(world, what, connections).await?);
-            }
-        }
-        let [business, hand, append] = times.map(median);
-        let figure = |bench, anchor, anchor_value| Figure {
-            bench,
+        let all = [What::Business, What::ByHand, What::Append];
+        let times = alternate::<3, _>(ROUNDS, async |candidate| {
+            measure(world, all[candidate], connections).await
+        });
+        let [business, hand, append] = times.await?.map(median);
+        let figure = |bench: &str, anchor, anchor_value| Figure {
+            bench: bench.into(),
             value: append,
             unit: "us/transaction",
             anchor,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use chassis_data::params;
 use chassis_messaging::outbox::OutboxConfig;
+use chassis_test::figures::Figure;
 use tokio::time::{Instant, sleep};
 
-use crate::Figure;
 use crate::world::{LIMIT, Outcome, Running, World};
 
 const ROWS: usize = 50_000;
@@ -35,7 +35,7 @@ pub(crate) async fn run(world: &World) -> Outcome<Figure> {
     }
     relay.stop().await?;
     Ok(Figure {
-        bench: "outbox_bloat",
+        bench: "outbox_bloat".into(),
         value: sizes.last().copied().unwrap_or(f64::NAN),
         unit: "MiB after twelve turns",
         anchor: "after two",

@@ -11,12 +11,12 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use chassis_core::{Component as _, Env, Ready, Result, Shutdown, unix_ms};
 use chassis_data::{Tx, params};
 use chassis_messaging::{Consumer, ConsumerConfig, Delivery, Inbox, Subscription};
+use chassis_test::figures::{Figure, median};
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::Figure;
-use crate::world::{Item, LIMIT, Outcome, STREAM, TOPIC, World, median, message};
+use crate::world::{Item, LIMIT, Outcome, STREAM, TOPIC, World, message};
 
 const MESSAGES: usize = 50_000;
 /// With a transaction for each.
@@ -38,7 +38,7 @@ pub(crate) async fn plain(world: &World) -> Outcome<Figure> {
         ours.push(batches(world, &format!("bench-plain-{round}"), 64, deliver).await?);
     }
     Ok(Figure {
-        bench: "consume_plain",
+        bench: "consume_plain".into(),
         value: median(ours),
         unit: "messages/s",
         anchor: "the same with async-nats alone",
@@ -58,14 +58,14 @@ pub(crate) async fn inbox(world: &World) -> Outcome<Vec<Figure>> {
     }
     Ok(vec![
         Figure {
-            bench: "consume_inbox",
+            bench: "consume_inbox".into(),
             value: median(ours),
             unit: "messages/s",
             anchor: "the same inserts in hand-written batches",
             anchor_value: median(hand),
         },
         Figure {
-            bench: "consume_inbox_single",
+            bench: "consume_inbox_single".into(),
             value: median(ours_single),
             unit: "messages/s",
             anchor: "the same transactions by hand",

@@ -9,12 +9,12 @@ use chassis_core::Component as _;
 use chassis_core::{Env, Ready, Result, Shutdown};
 use chassis_data::{Tx, params};
 use chassis_messaging::{Consumer, ConsumerConfig, Inbox};
+use chassis_test::figures::{Figure, percentile};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::Figure;
 use crate::latency::{latencies, write};
-use crate::world::{Database, Item, LIMIT, Outcome, Running, World, message, percentile};
+use crate::world::{Database, Item, LIMIT, Outcome, Running, World, message};
 
 const BY_HAND: usize = 2000;
 
@@ -37,12 +37,13 @@ pub(crate) async fn run(world: &World) -> Outcome<Figure> {
     let consumer = tokio::spawn(Box::new(consumer).run(env, ready, shutdown));
     is_ready.await?;
     let commits = write(world).await?;
-    let mut times = latencies(commits, |event| effects.lock().get(&event.number).copied()).await?;
+    let mut times =
+        latencies(world, commits, |event| effects.lock().get(&event.number).copied()).await?;
     trigger.shutdown(LIMIT);
     consumer.await??;
     relay.stop().await?;
     Ok(Figure {
-        bench: "commit_to_effect_p99_ms",
+        bench: "commit_to_effect_p99_ms".into(),
         value: percentile(&mut times, 0.99),
         unit: "ms",
         anchor: "one raw publish, then the handler's transaction by hand",

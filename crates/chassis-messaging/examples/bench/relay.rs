@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{context::ContextBuilder, message::PublishMessage, stream};
+use chassis_test::figures::{Figure, median};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{LIMIT, Outcome, PAYLOAD, RAW_STREAM, Running, World, median};
-use crate::{Figure, cpu};
+use crate::cpu;
+use crate::world::{LIMIT, Outcome, PAYLOAD, RAW_STREAM, Running, World};
 
 const MESSAGES: usize = 100_000;
 const ROUNDS: usize = 3;
@@ -47,7 +48,7 @@ pub(crate) async fn run(world: &World) -> Outcome<Vec<Figure>> {
     let cpus = |all: &[Took]| median(all.iter().filter_map(|took| took.cpu).collect());
     let anchor = "raw pipelined JetStream publishes with message ids";
     let mut figures = vec![Figure {
-        bench: "relay_throughput",
+        bench: "relay_throughput".into(),
         value: rates(&relays),
         unit: "messages/s",
         anchor,
@@ -55,7 +56,7 @@ pub(crate) async fn run(world: &World) -> Outcome<Vec<Figure>> {
     }];
     if cpu::total().is_some() {
         figures.push(Figure {
-            bench: "relay_cpu",
+            bench: "relay_cpu".into(),
             value: cpus(&relays),
             unit: "us of CPU/message",
             anchor,

@@ -8,11 +8,11 @@ use std::time::Duration;
 use chassis_core::{Component as _, Env, Ready, Result, Shutdown};
 use chassis_data::params;
 use chassis_messaging::saga::{SagaConfig, SagaDefinition, SagaState, Sagas, StepInfo};
+use chassis_test::figures::{Figure, median};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use crate::Figure;
-use crate::world::{Database, LIMIT, Outcome, World, median};
+use crate::world::{Database, LIMIT, Outcome, World};
 
 const SAGAS: usize = 1000;
 const STEPS: usize = 4;
@@ -50,7 +50,7 @@ pub(crate) async fn run(world: &World) -> Outcome<Figure> {
         rates.push(with_runner(world, &sagas).await?);
     }
     Ok(Figure {
-        bench: "saga_steps",
+        bench: "saga_steps".into(),
         value: median(rates),
         unit: "steps/s",
         anchor: "the bare transactions that they need",

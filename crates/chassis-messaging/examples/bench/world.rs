@@ -25,6 +25,8 @@ pub(crate) const TOPIC: &str = "chassis-bench.items";
 pub(crate) const RAW_STREAM: &str = "chassis-bench-raw";
 /// What takes longer has failed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// The number of the lock, by which runs on the same servers keep out of each other's way.
+const ALONE: i64 = 0x6368_6173_7369;
 /// Rows that one statement makes.
 const STEP: i64 = 500_000;
 
@@ -46,6 +48,8 @@ impl Event for Item {
 
 pub(crate) struct World {
     admin: PgConnectOptions,
+    /// Holds the lock that keeps a second run out: its streams have the same names.
+    _alone: PgConnection,
     name: String,
     pub(crate) nats: async_nats::Client,
     pub(crate) broker: Broker,
@@ -58,10 +62,18 @@ impl World {
         let admin = PgConnectOptions::from_str(&std::env::var("DATABASE_URL")?)?;
         let name = format!("chassis_bench_{}", std::process::id());
         let mut connection = PgConnection::connect_with(&admin).await?;
+        let alone: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
+            .bind(ALONE)
+            .fetch_one(&mut connection)
+            .await?;
+        if !alone {
+            return Err(
+                "another run of this program uses the servers; their streams would mix".into()
+            );
+        }
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
             .execute(&mut connection)
             .await?;
-        connection.close().await?;
         let url = admin.clone().database(&name).to_url_lossy();
         let config = DatabaseConfig {
             max_connections: 32,
@@ -77,7 +89,7 @@ impl World {
         let nats_url = std::env::var("NATS_URL")?;
         let broker = Broker::connect(&BrokerConfig::at(&nats_url)).await?;
         let nats = async_nats::connect(&nats_url).await?;
-        Ok(World { admin, name, nats, broker, db, outbox })
+        Ok(World { admin, _alone: connection, name, nats, broker, db, outbox })
     }
 
     pub(crate) async fn remove(self) -> Outcome<()> {
@@ -118,21 +130,35 @@ impl World {
             self.outbox.append_message(&mut tx, message(key)).await?;
         }
         tx.commit().await?;
-        let sql = "insert into chassis_outbox (part, state, published_at, time, id, source, kind,
+        let template = "create unlogged table template as
+            select row_number() over (order by seq) - 1 as number, part, time, source, kind,
+                topic, msg_key, content_type, headers, payload
+            from chassis_outbox where seq > $1";
+        // By a scan of the few models for each number: no sort of what is wide.
+        let copy = "insert into chassis_outbox (part, state, published_at, time, id, source, kind,
                 topic, msg_key, content_type, headers, payload)
             select part, $2, case when $2 = 1 then time end, time, gen_random_uuid()::text, source,
                 kind, topic, msg_key, content_type, headers, payload
-            from (select *, row_number() over (order by seq) - 1 as number from chassis_outbox
-                where seq > $4) o
-            join generate_series(0::bigint, $1 - 1) n on n % $3 = o.number
-            order by n";
-        let (keys, state) = (i64::try_from(KEYS)?, i64::from(published));
+            from generate_series(0::bigint, $1 - 1) n
+            cross join lateral (select * from template where number = n % $3) model";
+        let state = i64::from(published);
+        if published {
+            let sql = "update chassis_outbox set state = 1, published_at = time where seq > $1";
+            self.db.execute(sql, chassis_data::params![last]).await?;
+        }
+        self.db.execute("drop table if exists template", Vec::new()).await?;
+        // A statement that makes a table takes no values.
+        let template = template.replace("$1", &last.to_string());
+        self.db.execute(AssertSqlSafe(template), Vec::new()).await?;
+        self.db.execute("create unique index on template (number)", Vec::new()).await?;
+        let keys = i64::try_from(KEYS)?;
         let mut left = rows - keys;
         while left > 0 {
             let step = left.min(STEP);
-            self.db.execute(sql, chassis_data::params![step, state, keys, last]).await?;
+            self.db.execute(copy, chassis_data::params![step, state, keys]).await?;
             left -= step;
         }
+        self.db.execute("drop table template", Vec::new()).await?;
         Ok(())
     }
 }
@@ -170,17 +196,4 @@ impl Running {
         self.trigger.shutdown(Duration::from_secs(30));
         Ok(self.task.await??)
     }
-}
-
-/// The middle one.
-pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The number that this share of all does not exceed.
-pub(crate) fn percentile(numbers: &mut [f64], share: f64) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    let index = (numbers.len() as f64 * share) as usize;
-    numbers.get(index.min(numbers.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }

@@ -1,4 +1,4 @@
-//! A message in hand, and the four answers to it.
+//! A message in hand, and the five answers to it.
 //!
 //! The answer consumes the delivery, so that a second answer does not compile. A
 //! delivery that is dropped counts as given back without delay: a handler that
@@ -21,6 +21,9 @@ pub enum Answer {
     Term,
     /// Not begun: deliver it again, and do not count this delivery.
     Release,
+    /// Not its turn: deliver it again, not before this time has passed, and keep others
+    /// of its key waiting no longer than that.
+    Defer(Duration),
 }
 
 /// How a broker takes the answer to one delivery. Dropped without an answer, it
@@ -40,6 +43,17 @@ pub trait Acknowledge: Send + Sync {
     ///
     /// `UNAVAILABLE` where the broker cannot be told.
     fn in_progress(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether the group has answered all that it was to get of this key before this
+    /// message, so that nothing of that can come any more. `false` where the broker cannot
+    /// say.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` where the broker cannot be asked.
+    fn is_oldest(&self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
 }
 
 /// A message in hand.
@@ -104,6 +118,33 @@ impl Delivery {
     /// `UNAVAILABLE`: the message comes again after its `ack_wait`, and counts.
     pub async fn release(self) -> Result<()> {
         self.acknowledge.answer(Answer::Release).await
+    }
+
+    /// Not its turn yet: deliver it again, not before `delay` has passed.
+    ///
+    /// It counts as a delivery, so who defers keeps count. Unlike a message that was
+    /// [given back](Delivery::nak), of which a broker must believe that it comes first when
+    /// it comes again, it holds back others of its key no longer than `delay`. Dropping
+    /// the future may lose the delay: the message comes again.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE`: the message comes again after its `ack_wait`.
+    pub async fn defer(self, delay: Duration) -> Result<()> {
+        self.acknowledge.answer(Answer::Defer(delay)).await
+    }
+
+    /// Whether the group has answered all that it was to get of this key before this
+    /// message: nothing of that can come any more, but for what is published again.
+    /// `false` where the broker cannot say.
+    ///
+    /// It may ask the broker. Dropping the future ends the question.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` where the broker does not answer.
+    pub async fn is_oldest(&self) -> Result<bool> {
+        self.acknowledge.is_oldest().await
     }
 
     /// Still at it: the broker waits another `ack_wait` from now.

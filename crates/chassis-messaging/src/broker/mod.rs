@@ -17,7 +17,8 @@
 //! - **Order within a key.** A message whose key has an unanswered earlier message
 //!   in the group waits (or comes to the same subscriber, where that one asked for
 //!   several [`per_key`](Subscription::per_key)). On JetStream this holds among the deliveries of one
-//!   subscription; two processes of one group may overtake each other.
+//!   subscription; two processes of one group may overtake each other, unless their
+//!   consumer takes messages [in turn](crate::Consumer::in_turn).
 //! - **Limits.** Sizes, names, messages in hand and the time that messages are
 //!   kept are bounded.
 //!

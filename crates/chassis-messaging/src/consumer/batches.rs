@@ -9,7 +9,7 @@
 //! attempts are used up. What is behind it in its key goes back to the broker, uncounted,
 //! and is not taken here before it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +19,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::handling::{Handling, InHand, Outcome, appended_by, still_at};
+use super::handling::{Handling, InHand, NotDone, Outcome, appended_by, still_at};
 use super::routes::Route;
 use super::verdict;
 use crate::dead_letters::is_for_another_group;
+use crate::inbox::Turn;
 use crate::message::Message;
-
-/// How much later than announced a message may come back before its key goes on.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// What ends a lane.
 #[derive(Clone, Default)]
@@ -108,6 +106,8 @@ where
     /// Does a batch, part by part.
     async fn work(&mut self, batch: Vec<InHand>) {
         let mut parts = self.parts(batch);
+        // Those that had to wait for their turn: what is behind them need not be looked at.
+        let mut early: HashSet<String> = HashSet::new();
         while let Some(mut part) = parts.pop_front() {
             if self.ends.interrupt.is_cancelled() || self.handling.pausing.is_open() {
                 for held in part {
@@ -120,15 +120,31 @@ where
             let interrupt = self.ends.interrupt.clone();
             if part.len() > 1 {
                 let tried = self.meanwhile(&parts, handling.try_together(part, &interrupt)).await;
-                let Some(mut failed) = tried else { continue };
-                let second = failed.split_off(failed.len() / 2);
-                parts.push_front(second);
-                parts.push_front(failed);
+                match tried {
+                    Tried::Done => {}
+                    Tried::Failed(mut failed) => {
+                        let second = failed.split_off(failed.len() / 2);
+                        parts.push_front(second);
+                        parts.push_front(failed);
+                    }
+                    // One by one: each waits for its turn.
+                    Tried::Early(early) => {
+                        early.into_iter().rev().for_each(|held| parts.push_front(vec![held]));
+                    }
+                }
             } else if let Some(held) = part.pop() {
-                let (key, id) =
-                    (held.delivery.message.key.clone(), held.delivery.message.id.clone());
+                let Message { key, id, .. } = held.delivery.message.clone();
+                let waits = handling.waits(&held.delivery.message);
+                if waits && key.as_ref().is_some_and(|key| early.contains(key)) {
+                    handling.too_soon(held).await;
+                    continue;
+                }
                 let back = self.meanwhile(&parts, handling.run(held, &interrupt)).await;
-                self.note(key, id, back);
+                if waits && back.is_some() {
+                    early.extend(key);
+                } else {
+                    self.note(key, id, back);
+                }
             }
         }
     }
@@ -159,7 +175,12 @@ where
         for held in part {
             let Message { key, id, .. } = &held.delivery.message;
             match key.as_ref().and_then(|key| self.expected.get(key)) {
-                Some((expected, _)) if expected != id => self.handling.release(held).await,
+                // One that knows what comes before it finds out by itself.
+                Some((expected, _))
+                    if expected != id && !self.handling.waits(&held.delivery.message) =>
+                {
+                    self.handling.release(held).await;
+                }
                 _ => mine.push(held),
             }
         }
@@ -170,7 +191,7 @@ where
         let Some(key) = key else { return };
         match back {
             Some(delay) => {
-                let until = Instant::now() + delay + self.handling.config.ack_wait + GRACE;
+                let until = Instant::now() + delay;
                 self.expected.insert(key, (id, until));
             }
             None => {
@@ -198,6 +219,15 @@ where
     }
 }
 
+/// What came of a batch.
+enum Tried {
+    Done,
+    /// None of it is done.
+    Failed(Vec<InHand>),
+    /// All is done but for these, whose turn it is not.
+    Early(Vec<InHand>),
+}
+
 impl<S, B> Handling<S, B>
 where
     S: Clone + Send + Sync + 'static,
@@ -212,12 +242,8 @@ where
         route.filter(|route| !alone && route.handler.takes_batches())
     }
 
-    /// Tries a batch in one transaction. Gives it back if it failed.
-    async fn try_together(
-        &self,
-        part: Vec<InHand>,
-        interrupt: &CancellationToken,
-    ) -> Option<Vec<InHand>> {
+    /// Tries a batch in one transaction.
+    async fn try_together(&self, part: Vec<InHand>, interrupt: &CancellationToken) -> Tried {
         let started = Instant::now();
         let context = Context::background(&self.env);
         let mut span = Span::start(&context, SpanKind::Consumer, format!("process {}", self.topic));
@@ -228,12 +254,14 @@ where
             span.set("messaging.batch.message_count", part.len().to_string());
             part.iter().for_each(|held| link(&mut span, &held.delivery.message));
         }
-        let route = part.first().and_then(|held| self.batch_route(held))?;
+        let Some(route) = part.first().and_then(|held| self.batch_route(held)) else {
+            return Tried::Failed(part);
+        };
         let messages: Vec<&Message> = part.iter().map(|held| &held.delivery.message).collect();
         let old = messages.iter().filter(|message| message.kind != route.kind).count() as u64;
         let work = async {
             let mut alive = self.signs_of_life();
-            let mut tried = std::pin::pin!(self.one_try(route.handler, &messages));
+            let mut tried = std::pin::pin!(self.one_try(route.handler, &messages, true));
             loop {
                 tokio::select! {
                     result = &mut tried => return Some(result),
@@ -251,29 +279,38 @@ where
         let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
         let log = async {
             match tried {
-                Some(Ok(first)) => {
-                    let handled = first.iter().filter(|first| **first).count();
+                Some(Ok(turns)) => {
+                    let handled = turns.iter().filter(|turn| **turn == Turn::Noted).count();
                     tracing::info!(topic, count, handled, duration_ms, "batch handled");
                     self.meters.batches.observe(handled as f64);
                     self.meters.upcast.add(old);
-                    for (held, first) in part.into_iter().zip(first) {
-                        let outcome = if first { Outcome::Handled } else { Outcome::Repeated };
+                    let mut early = Vec::new();
+                    for (held, turn) in part.into_iter().zip(turns) {
+                        let outcome = match turn {
+                            Turn::Noted => Outcome::Handled,
+                            Turn::Repeated => Outcome::Repeated,
+                            Turn::Late => Outcome::Skipped,
+                            Turn::Early => {
+                                early.push(held);
+                                continue;
+                            }
+                        };
                         self.answer(held, outcome).await;
                     }
-                    None
+                    if early.is_empty() { Tried::Done } else { Tried::Early(early) }
                 }
-                Some(Err(error)) => {
+                Some(Err(NotDone { error, .. })) => {
                     span.fail(error.message().to_owned());
                     self.meters.batches_split.inc();
                     self.say_split(count, duration_ms, &error);
-                    Some(part)
+                    Tried::Failed(part)
                 }
                 None => {
                     tracing::warn!(topic, count, "batch given back, the drain time is over");
                     for held in part {
                         self.answer(held, Outcome::Interrupted).await;
                     }
-                    None
+                    Tried::Done
                 }
             }
         };

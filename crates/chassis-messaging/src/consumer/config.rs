@@ -38,6 +38,9 @@ pub struct ConsumerConfig {
     pub batch: BatchConfig,
     /// When a topic is left alone because its handlers fail.
     pub pause: PauseConfig,
+    /// How long messages wait for their turn, where the consumer takes them
+    /// [in turn](crate::Consumer::in_turn).
+    pub in_turn: InTurnConfig,
     /// How often the broker is asked how far the group is behind.
     #[serde(with = "duration")]
     pub lag_every: Duration,
@@ -108,6 +111,70 @@ impl Default for PauseConfig {
     }
 }
 
+/// How long messages wait for their turn, where a consumer takes them
+/// [in turn](crate::Consumer::in_turn).
+///
+/// Most waits are over in milliseconds: the one before is in the hands of another process.
+/// After a crash it takes the `ack_wait` until it comes again. One that is parked in its
+/// outbox is not waited for, since the outbox says so. It may also never come: it was
+/// purged from the broker, or its outbox lost it. Then the wait ends when the broker says
+/// that the group has answered all before this message, or when the patience is over. Time
+/// in which broker or database are away does not count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InTurnConfig {
+    /// For how long the broker is not asked whether the one before can still come: what it
+    /// lost may be on its way again.
+    #[serde(with = "duration")]
+    pub settle: Duration,
+    /// The longest wait, where the broker cannot say that there is nothing to wait for; at
+    /// most twelve hours. Longer than a message that fails is tried again, or its key goes
+    /// on without it.
+    #[serde(with = "duration")]
+    pub patience: Duration,
+    /// What to do when the wait is over: `go-on` or `dead-letter`.
+    pub overdue: Overdue,
+    /// What to do with a message that comes when those behind it have gone on without it:
+    /// `handle` or `skip`.
+    pub late: Late,
+}
+
+/// What to do with a message whose predecessor does not come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overdue {
+    /// Handle it, and say so: an error in the log, and `consumer_gaps`.
+    #[default]
+    GoOn,
+    /// Make it a dead letter with the reason `PREDECESSOR_MISSING`. Those behind it go on.
+    DeadLetter,
+}
+
+/// What to do with a message that comes after its successor was handled. Not meant are
+/// dead letters that were sent again: those are handled in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Late {
+    /// Handle it: nothing is lost, and the handler must live with the order.
+    #[default]
+    Handle,
+    /// Leave it: for handlers that keep the newest state only.
+    Skip,
+}
+
+impl Default for InTurnConfig {
+    fn default() -> InTurnConfig {
+        InTurnConfig {
+            // Longer than a relay takes to find out about a loss and to replay the beginning.
+            settle: Duration::from_secs(10),
+            // A message that fails is dead after six minutes.
+            patience: Duration::from_secs(15 * 60),
+            overdue: Overdue::default(),
+            late: Late::default(),
+        }
+    }
+}
+
 impl PauseConfig {
     pub(super) fn breaker(&self) -> BreakerSettings {
         BreakerSettings {
@@ -141,6 +208,7 @@ impl Default for ConsumerConfig {
             max_retry_delay: Duration::from_secs(5 * 60),
             batch: BatchConfig::default(),
             pause: PauseConfig::default(),
+            in_turn: InTurnConfig::default(),
             // As often as Prometheus looks.
             lag_every: Duration::from_secs(15),
         }
@@ -170,6 +238,12 @@ impl ConsumerConfig {
         let BatchConfig { size, lanes, .. } = self.batch;
         if size == 0 || lanes == 0 || size.saturating_mul(lanes) > 1000 {
             return refuse("consumer: batch.size times batch.lanes must be between 1 and 1000");
+        }
+        const LONGEST: Duration = Duration::from_secs(12 * 60 * 60);
+        if self.in_turn.patience < self.in_turn.settle || self.in_turn.patience > LONGEST {
+            return refuse(
+                "consumer: in_turn.patience must be between in_turn.settle and twelve hours",
+            );
         }
         if self.lag_every < Duration::from_millis(100) {
             return refuse("consumer: lag_every must be at least 100 ms");

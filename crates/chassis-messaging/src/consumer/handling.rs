@@ -3,6 +3,7 @@
 //! [`batches`]: super::batches
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chassis_core::{
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::ConsumerConfig;
 use super::dead_letter::dead_letter;
 use super::handler::AnyHandler;
+use super::in_turn::Next;
 use super::meters::Meters;
 use super::pausing::Pausing;
 use super::routes::Routes;
@@ -26,8 +28,11 @@ use super::verdict::{self, Verdict};
 use crate::broker::{Broker, Delivery};
 use crate::dead_letters::is_for_another_group;
 use crate::failpoint;
-use crate::inbox::Inbox;
-use crate::message::{APPENDED_BY, Message};
+use crate::inbox::{Inbox, Turn};
+use crate::message::{APPENDED_BY, GIVEN_UP, Message};
+
+/// How much later than announced a message may come back before its key goes on.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// A message in hand, until it is answered.
 pub(super) struct InHand {
@@ -53,6 +58,7 @@ pub(super) struct Handling<S, B: Backend> {
     pub(super) config: ConsumerConfig,
     pub(super) routes: Routes<S, B>,
     pub(super) ignore_other_types: bool,
+    pub(super) in_turn: bool,
     pub(super) pausing: Pausing,
 }
 
@@ -63,10 +69,26 @@ pub(super) enum Outcome {
     Repeated,
     /// Nobody here wants this type, or it was sent again for another group.
     Ignored,
+    /// Those behind it have gone on, and it is not wanted any more.
+    Skipped,
+    /// The message before it was not handled yet: it comes again after this time.
+    Early(Duration),
     /// It failed, and this is what is to be done.
     Failed(Error, Verdict),
     /// The drain deadline came first.
     Interrupted,
+}
+
+/// Whether the database cannot be used just now.
+fn is_away(error: &Error) -> bool {
+    error.code().is_retryable()
+}
+
+/// A try that failed.
+pub(super) struct NotDone {
+    pub(super) error: Error,
+    /// Whether the handler was called; before that, only the database can be at fault.
+    begun: bool,
 }
 
 impl<S, B> Handling<S, B>
@@ -75,7 +97,7 @@ where
     B: Backend,
 {
     /// Handles a delivery and answers it. `interrupt` ends the handler; the message is
-    /// then given back. If it was given back, says for how long.
+    /// then given back. If it was given back, says for how long those behind it wait.
     pub(super) async fn run(
         &self,
         held: InHand,
@@ -122,13 +144,23 @@ where
     /// Tries until it is done or given up, and tells the broker meanwhile that
     /// somebody is at it.
     async fn until_done(&self, delivery: &Delivery, interrupt: &CancellationToken) -> Outcome {
-        let mut alive = self.signs_of_life();
-        let mut tries = std::pin::pin!(self.tries(delivery));
-        loop {
-            tokio::select! {
-                outcome = &mut tries => return outcome,
-                () = interrupt.cancelled() => return Outcome::Interrupted,
-                _ = alive.tick() => still_at(delivery).await,
+        let done = async {
+            let mut alive = self.signs_of_life();
+            let mut tries = std::pin::pin!(self.tries(delivery));
+            loop {
+                tokio::select! {
+                    outcome = &mut tries => return Some(outcome),
+                    () = interrupt.cancelled() => return None,
+                    _ = alive.tick() => still_at(delivery).await,
+                }
+            }
+        };
+        // The try and its transaction are gone by then.
+        match done.await {
+            Some(outcome) => outcome,
+            None => {
+                self.acquit(delivery).await;
+                Outcome::Interrupted
             }
         }
     }
@@ -143,41 +175,117 @@ where
     }
 
     async fn tries(&self, delivery: &Delivery) -> Outcome {
-        let Delivery { message, attempt, .. } = delivery;
-        if verdict::came_too_often(*attempt, &self.config) {
-            let error = Error::failed_precondition(
-                "DELIVERED_TOO_OFTEN",
-                "the message came again and again without being answered",
-            );
-            return Outcome::Failed(error, Verdict::Dead);
+        let message = &delivery.message;
+        let attempt = self.attempt(delivery).await;
+        if verdict::came_too_often(attempt, &self.config) {
+            match self.on_trial(message).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let error = Error::failed_precondition(
+                        "DELIVERED_TOO_OFTEN",
+                        "the message came again and again without being answered",
+                    );
+                    return Outcome::Failed(error, Verdict::Dead);
+                }
+                Err(error) => {
+                    let wait = verdict::unburied(attempt, &self.config, fastrand::f64());
+                    return Outcome::Failed(error, Verdict::Later(wait));
+                }
+            }
         }
         if is_for_another_group(message, &self.group) {
             return Outcome::Ignored;
         }
+        if let Some(id) = message.header(GIVEN_UP) {
+            return self.given_up(delivery, id).await;
+        }
         let route = match self.routes.find(&message.kind, self.ignore_other_types) {
             Ok(Some(route)) => route,
-            Ok(None) => return Outcome::Ignored,
-            Err(error) => return self.failed(error, 1, *attempt),
+            Ok(None) => {
+                if let Some(early) = self.until_turn(delivery).await {
+                    return early;
+                }
+                self.pass(message).await;
+                return Outcome::Ignored;
+            }
+            Err(error) => match self.until_turn(delivery).await {
+                Some(early) => return early,
+                None => return self.failed(error, 1, attempt),
+            },
         };
         if route.kind != message.kind {
             self.meters.upcast.inc();
         }
-        let mut tries = 0;
+        let (mut tries, mut looks, mut patient) = (0, 0, true);
         loop {
             tries += 1;
-            match self.one_try(route.handler, &[message]).await {
-                Ok(first) if first.contains(&true) => return Outcome::Handled,
-                Ok(_) => return Outcome::Repeated,
-                Err(error) => match self.failed(error, tries, *attempt) {
+            match self.one_try(route.handler, &[message], patient).await {
+                Ok(turns) => match turns.first() {
+                    Some(Turn::Noted) => return Outcome::Handled,
+                    Some(Turn::Early) => {
+                        (tries, looks) = (tries - 1, looks + 1);
+                        match self.too_early(delivery, looks).await {
+                            Next::Look(pause) => sleep(pause).await,
+                            Next::GoOn => patient = false,
+                            Next::Leave(outcome) => return outcome,
+                        }
+                    }
+                    Some(Turn::Late) => return Outcome::Skipped,
+                    Some(Turn::Repeated) | None => return Outcome::Repeated,
+                },
+                Err(NotDone { error, begun }) => match self.failed(error, tries, attempt) {
                     Outcome::Failed(error, Verdict::Now(pause)) => {
                         tracing::debug!(error = %error.chain(), tries, "handler failed, again");
                         self.meters.retried_now.inc();
                         sleep(pause).await;
                     }
+                    // However often it came: what was not tried is not to blame.
+                    Outcome::Failed(error, Verdict::Dead) if !begun && is_away(&error) => {
+                        let wait = verdict::unburied(attempt, &self.config, fastrand::f64());
+                        return Outcome::Failed(error, Verdict::Later(wait));
+                    }
                     outcome => return outcome,
                 },
             }
         }
+    }
+
+    /// Whether a message that came too often may be tried. The count says only that it was
+    /// not answered: it may have killed those who tried it, or have waited in processes
+    /// that went away. So each try of it is written down before it begins, and only after
+    /// some that nobody lived to answer is it not tried any more.
+    async fn on_trial(&self, message: &Message) -> Result<bool> {
+        let mut tx = self.db.begin().await?;
+        for trial in 1..=verdict::TRIALS {
+            let note = self.trial(trial);
+            if self.inbox.first_time(&mut tx, &note, &message.id).await? {
+                tx.commit().await?;
+                return Ok(true);
+            }
+        }
+        tx.rollback().await;
+        Ok(false)
+    }
+
+    /// A try that was interrupted from outside says nothing against the message.
+    async fn acquit(&self, delivery: &Delivery) {
+        if !verdict::came_too_often(delivery.attempt, &self.config) {
+            return;
+        }
+        let acquitted = async {
+            let mut tx = self.db.begin().await?;
+            for trial in 1..=verdict::TRIALS {
+                self.inbox.forget(&mut tx, &self.trial(trial), &delivery.message.id).await?;
+            }
+            tx.commit().await
+        };
+        if let Err(error) = acquitted.await {
+            tracing::debug!(error = %error.chain(), "the trial of a message stays written down");
+        }
+    }
+
+    fn trial(&self, number: u32) -> String {
+        format!("{} trial {number}", self.inbox_name)
     }
 
     fn failed(&self, error: Error, tries: u32, attempt: u32) -> Outcome {
@@ -186,32 +294,41 @@ where
         Outcome::Failed(error, verdict)
     }
 
-    /// One transaction: notes and work. Says which messages were not handled before.
+    /// One transaction: notes and work. Says which messages were handled, and why others
+    /// were not. Without patience a message is handled that is not in its turn.
     pub(super) async fn one_try(
         &self,
         handler: &dyn AnyHandler<S, B>,
         messages: &[&Message],
-    ) -> Result<Vec<bool>> {
+        patient: bool,
+    ) -> std::result::Result<Vec<Turn>, NotDone> {
+        let begun = AtomicBool::new(false);
+        let done = self.transaction(handler, messages, patient, &begun).await;
+        done.map_err(|error| NotDone { error, begun: begun.into_inner() })
+    }
+
+    async fn transaction(
+        &self,
+        handler: &dyn AnyHandler<S, B>,
+        messages: &[&Message],
+        patient: bool,
+        begun: &AtomicBool,
+    ) -> Result<Vec<Turn>> {
         let deadline = Deadline::after(self.config.handler_timeout);
         let context = Context::current().with_deadline(deadline);
         let transaction = async {
             let mut tx = self.db.begin().await?;
-            let first = match messages {
-                [one] => vec![self.inbox.first_time(&mut tx, &self.inbox_name, &one.id).await?],
-                several => {
-                    let ids: Vec<&str> = several.iter().map(|one| one.id.as_str()).collect();
-                    self.inbox.first_times(&mut tx, &self.inbox_name, &ids).await?
-                }
-            };
-            let new = messages.iter().zip(&first).filter(|(_, first)| **first);
+            let turns = self.turns(&mut tx, messages, patient).await?;
+            let new = messages.iter().zip(&turns).filter(|(_, turn)| **turn == Turn::Noted);
             let new: Vec<&Message> = new.map(|(message, _)| *message).collect();
             if new.is_empty() {
-                return Ok(first);
+                return Ok(turns);
             }
+            begun.store(true, Ordering::Relaxed);
             handler.handle(self.state.clone(), &mut tx, &new).await?;
             failpoint::reach("handler.before_commit").await?;
             tx.commit().await?;
-            Ok(first)
+            Ok(turns)
         };
         let transaction = context.scope(deadline.run(transaction));
         match AssertUnwindSafe(transaction).catch_unwind().await {
@@ -222,18 +339,21 @@ where
     }
 
     /// Tells the broker, and whoever counts. If the message was given back, says for how
-    /// long.
+    /// long those behind it have to wait for it: another process may have got it.
     pub(super) async fn answer(&self, held: InHand, outcome: Outcome) -> Option<Duration> {
         let (attempt, took) = (held.delivery.attempt, held.since.elapsed());
         self.meters.duration.observe(took.as_secs_f64());
         let InHand { delivery, permit, _hand, _counted, .. } = held;
         match &outcome {
-            Outcome::Handled => permit.success(took),
+            // Nothing failed, and a handler that fails has fewer of these than failures.
+            Outcome::Handled | Outcome::Early(_) => permit.success(took),
             Outcome::Failed(..) => permit.failure(took),
-            Outcome::Repeated | Outcome::Ignored | Outcome::Interrupted => permit.ignore(),
+            Outcome::Repeated | Outcome::Ignored | Outcome::Skipped | Outcome::Interrupted => {
+                permit.ignore()
+            }
         }
         if failpoint::reach("handler.before_ack").await.is_err() {
-            return Some(Duration::ZERO);
+            return Some(self.returned(Duration::ZERO));
         }
         let mut back = None;
         let answered = match outcome {
@@ -250,19 +370,29 @@ where
                 self.meters.ignored.inc();
                 delivery.ack().await
             }
+            Outcome::Skipped => {
+                self.meters.late_skipped.inc();
+                delivery.ack().await
+            }
+            Outcome::Early(delay) => {
+                self.meters.early.inc();
+                back = Some(delay);
+                delivery.defer(delay).await
+            }
             Outcome::Interrupted => {
-                back = Some(Duration::ZERO);
+                back = Some(self.returned(Duration::ZERO));
                 delivery.nak(Duration::ZERO).await
             }
             Outcome::Failed(_, Verdict::Later(delay) | Verdict::Now(delay)) => {
                 self.meters.retried_later.inc();
-                back = Some(delay);
+                back = Some(self.returned(delay));
                 delivery.nak(delay).await
             }
             Outcome::Failed(error, Verdict::Dead) => {
                 let letter = dead_letter(&delivery.message, &self.group, attempt, &error);
                 match self.broker.publish(letter).await {
                     Ok(()) => {
+                        self.pass(&delivery.message).await;
                         self.meters.dead.inc();
                         self.meters.attempts.observe(f64::from(attempt));
                         delivery.term().await
@@ -270,7 +400,7 @@ where
                     Err(error) => {
                         tracing::error!(error = %error.chain(), "the dead letter was not taken");
                         let wait = verdict::unburied(attempt, &self.config, fastrand::f64());
-                        back = Some(wait);
+                        back = Some(self.returned(wait));
                         delivery.nak(wait).await
                     }
                 }
@@ -278,6 +408,11 @@ where
         };
         told(answered);
         back
+    }
+
+    /// Within which time a message is back that comes again after a delay.
+    fn returned(&self, delay: Duration) -> Duration {
+        delay + self.config.ack_wait + GRACE
     }
 
     /// Gives a message back that nobody tried.
@@ -302,6 +437,8 @@ where
         match outcome {
             Outcome::Handled => line!(info, "message handled"),
             Outcome::Repeated => line!(info, "message was handled before"),
+            Outcome::Skipped => line!(warn, "message left, those behind it have gone on"),
+            Outcome::Early(_) => line!(debug, "message came too early, again later"),
             Outcome::Ignored => line!(debug, "message passed over, it is for others"),
             Outcome::Interrupted => line!(warn, "message given back, the drain time is over"),
             Outcome::Failed(error, Verdict::Dead) => line!(

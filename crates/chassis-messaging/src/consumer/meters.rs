@@ -21,6 +21,11 @@ pub(super) struct Meters {
     pub(super) batches_split: Counter,
     pub(super) paused: Gauge,
     pub(super) pauses: Counter,
+    pub(super) early: Counter,
+    pub(super) gone_on: Counter,
+    pub(super) gaps_dead: Counter,
+    pub(super) late_handled: Counter,
+    pub(super) late_skipped: Counter,
     pub(super) waiting: Gauge,
     pub(super) unanswered: Gauge,
 }
@@ -41,6 +46,16 @@ impl Meters {
             let labels = [("group", group), ("topic", topic), ("state", state)];
             let help = "Messages that the group has not done, as the broker last said.";
             metrics.gauge("consumer_lag", help, &labels)
+        };
+        let gaps = |end| {
+            let labels = [("group", group), ("topic", topic), ("end", end)];
+            let help = "Messages whose predecessor did not come.";
+            metrics.counter("consumer_gaps", help, &labels)
+        };
+        let late = |end| {
+            let labels = [("group", group), ("topic", topic), ("end", end)];
+            let help = "Messages that came when those behind them had gone on.";
+            metrics.counter("consumer_late", help, &labels)
         };
         Meters {
             handled: metrics.counter(
@@ -110,6 +125,15 @@ impl Meters {
                 "How often the topic began to be left alone.",
                 &labels,
             ),
+            early: metrics.counter(
+                "consumer_early",
+                "Deliveries sent back because the message before was not handled.",
+                &labels,
+            ),
+            gone_on: gaps("gone_on"),
+            gaps_dead: gaps("dead_lettered"),
+            late_handled: late("handled"),
+            late_skipped: late("skipped"),
             waiting: lag("waiting"),
             unanswered: lag("unanswered"),
         }

@@ -37,7 +37,12 @@
 //! | `consumer_handle_seconds` | from the delivery to its answer |
 //! | `consumer_batch_events`, `consumer_batches_split` | batches committed; batches halved |
 //! | `consumer_upcast` | messages of an older version |
+//! | `consumer_early`, `consumer_gaps{end}`, `consumer_late{end}` | sent back because the one before was not handled; handled or given up without it; came after those behind them |
 //! | `consumer_paused`, `consumer_pauses` | whether the topic is left alone; how often |
+//!
+//! A broker keeps the order of a key as well as it can; several processes of one group
+//! on JetStream may overtake each other. Where that must not be, the consumer takes the
+//! messages [in turn](Consumer::in_turn): each waits for the one before it, whoever has it.
 //!
 //! The consumer also keeps its inbox: it refuses to start where the notes would
 //! be gone before the broker stops redelivering, and removes old notes.
@@ -52,6 +57,7 @@ mod config;
 mod dead_letter;
 mod handler;
 mod handling;
+mod in_turn;
 mod lag;
 mod meters;
 mod pausing;
@@ -67,7 +73,7 @@ use chassis_core::{BoxFuture, Component, Env, Error, Ready, Result, Shutdown};
 use chassis_data::{Backend, Db};
 use tokio::task::JoinSet;
 
-pub use config::{BatchConfig, ConsumerConfig, PauseConfig};
+pub use config::{BatchConfig, ConsumerConfig, InTurnConfig, Late, Overdue, PauseConfig};
 #[cfg(test)]
 pub(crate) use dead_letter::dead_letter;
 pub use dead_letter::{
@@ -124,6 +130,9 @@ pub struct Consumer<S, B: Backend = sqlx::Any> {
     config: ConsumerConfig,
     topics: BTreeMap<&'static str, Routes<S, B>>,
     ignore_other_types: bool,
+    in_turn: bool,
+    /// Some event says what comes before it.
+    has_turns: bool,
     /// What was wrong while it was put together; said when it is checked.
     problem: Option<String>,
 }
@@ -145,6 +154,8 @@ where
             config: ConsumerConfig::default(),
             topics: BTreeMap::new(),
             ignore_other_types: false,
+            in_turn: false,
+            has_turns: false,
             problem: None,
         }
     }
@@ -186,6 +197,7 @@ where
     }
 
     fn add<E: Event>(mut self, handler: Arc<dyn AnyHandler<S, B>>) -> Self {
+        self.has_turns |= E::IN_TURN;
         let routes = self.topics.entry(E::TOPIC).or_default();
         if !routes.add::<E>(handler) {
             self.problem = Some(format!("two handlers for {} on {}", E::TYPE, E::TOPIC));
@@ -198,6 +210,21 @@ where
     /// unknown version of a known type still goes to the dead letters.
     pub fn ignoring_other_types(mut self) -> Self {
         self.ignore_other_types = true;
+        self
+    }
+
+    /// Takes the events of a key strictly one after the other: one whose predecessor has
+    /// not been handled by this group waits for it, also where another process has that
+    /// one, or had it and died. For events that say [who that is](Event::IN_TURN), as far
+    /// as they came out of one outbox; others are handled as they come.
+    ///
+    /// The wait is bounded, and what happens at its end is a matter of
+    /// [settings](InTurnConfig). A dead letter is not waited for: it comes when somebody
+    /// sends it again, which is out of turn.
+    ///
+    /// It costs no statement more for what comes in its turn, and one for each batch.
+    pub fn in_turn(mut self) -> Self {
+        self.in_turn = true;
         self
     }
 
@@ -232,6 +259,7 @@ where
                 config: self.config.clone(),
                 routes,
                 ignore_other_types: self.ignore_other_types,
+                in_turn: self.in_turn,
             };
             pulls.push(Pulling::subscribe(Arc::new(handling), &shutdown).await?);
         }
@@ -270,6 +298,11 @@ where
     fn validate(&self) -> Result<()> {
         if let Some(problem) = &self.problem {
             return Err(Error::failed_precondition("DUPLICATE_HANDLER", problem.clone()));
+        }
+        if self.in_turn && !self.has_turns {
+            let text = "a consumer takes its events in turn, but none of them says what comes \
+                        before it: set `Event::IN_TURN`";
+            return Err(Error::failed_precondition("NO_EVENT_IN_TURN", text));
         }
         validate_group(&self.group)?;
         self.config.validate()?;

@@ -10,9 +10,12 @@ use super::config::ConsumerConfig;
 /// of a race to commit, short enough to keep the hand.
 const IMMEDIATE_PAUSE: Duration = Duration::from_millis(10);
 
-/// After this many times `max_attempts` a message is not even tried: it never got
-/// as far as failing, so it may be what kills the process.
+/// After this many times `max_attempts` a message is under suspicion: it never got as far
+/// as failing, so it may be what kills the process.
 const HOPELESS: u32 = 3;
+
+/// So many tries of a suspect may end without an answer. Then it is not tried any more.
+pub(super) const TRIALS: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Verdict {
@@ -49,7 +52,7 @@ pub(super) fn decide(
     Verdict::Later(delay.max(asked))
 }
 
-/// Whether a delivery has come so often that it is not even tried.
+/// Whether a delivery has come so often that it is tried only on trial.
 pub(super) fn came_too_often(attempt: u32, config: &ConsumerConfig) -> bool {
     attempt > config.max_attempts.saturating_mul(HOPELESS)
 }

@@ -9,8 +9,13 @@
 //! What this does not do: a call that the handler makes outside its transaction
 //! is not covered. Give it an idempotency key, or send it through the outbox.
 //!
+//! It also knows whether it is a message's turn: where the message says which one of its
+//! key comes before it, that one must have its note first (`turns`).
+//!
 //! Notes are kept for `retention`, which must be longer than a broker may
 //! redeliver; see [`Inbox::check_retention`].
+
+mod turns;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -21,6 +26,8 @@ use chassis_data::{Backend, Db, Dialect, Migrations, Tx, params};
 use tokio::time::sleep;
 
 use crate::outbox::millis;
+
+pub(crate) use turns::Turn;
 
 /// How long a note is kept where nothing else is said: eight days, one more than
 /// brokers keep messages by default.
@@ -86,6 +93,8 @@ impl<B: Backend> Inbox<B> {
                 "index by age",
                 "CREATE INDEX chassis_inbox_age ON chassis_inbox (received_at)",
             )
+            .step(3, "early ones", turns::EARLY)
+            .step(4, "early ones by age", turns::EARLY_AGE)
     }
 
     /// Notes the message in the handler's transaction. `false`: `consumer` has
@@ -107,6 +116,12 @@ impl<B: Backend> Inbox<B> {
         const SQL: &str = "INSERT INTO chassis_inbox (consumer, message_id, received_at)
             VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
         Ok(tx.execute(SQL, params![consumer, message_id, unix_ms()]).await? == 1)
+    }
+
+    /// Removes the note of a message.
+    pub(crate) async fn forget(&self, tx: &mut Tx<B>, consumer: &str, id: &str) -> Result<()> {
+        const SQL: &str = "DELETE FROM chassis_inbox WHERE consumer = $1 AND message_id = $2";
+        tx.execute(SQL, params![consumer, id]).await.map(drop)
     }
 
     /// Notes several messages in the handler's transaction, by one statement for up
@@ -210,7 +225,11 @@ impl<B: Backend> Component for InboxCleaner<B> {
         ready.ready();
         Box::pin(async move {
             loop {
-                let pause = match self.0.clean().await {
+                let cleaned = match self.0.clean().await {
+                    Ok(count) => self.0.clean_early().await.map(|()| count),
+                    failed => failed,
+                };
+                let pause = match cleaned {
                     Ok(count) => {
                         removed.add(count);
                         // A full batch means that there is more; others want to write too.

@@ -111,18 +111,31 @@ async fn read<B: Backend>(db: &Db<B>, stream: &str) -> Result<Vec<Checkpoint>> {
 }
 
 /// Writes a loss down, and forgets the checkpoints that it made void. One that is not
-/// healed yet keeps its earlier beginning.
-pub(super) async fn lose<B: Backend>(db: &Db<B>, stream: &str, since: i64, now: i64) -> Result<()> {
+/// healed yet keeps its earlier beginning. `false` where somebody found it already, later
+/// than `since_found`: of several relays that find the same loss at once, one writes it.
+pub(super) async fn lose<B: Backend>(
+    db: &Db<B>,
+    stream: &str,
+    since: i64,
+    now: i64,
+    since_found: i64,
+) -> Result<bool> {
     const LOSE: &str = "INSERT INTO chassis_outbox_loss
             (stream, found_at, since, passes, replayed_to) VALUES ($1, $2, $3, 0, 0)
         ON CONFLICT (stream) DO UPDATE SET found_at = excluded.found_at, passes = 0,
             since = CASE WHEN chassis_outbox_loss.since < excluded.since
-                THEN chassis_outbox_loss.since ELSE excluded.since END";
+                THEN chassis_outbox_loss.since ELSE excluded.since END
+        WHERE chassis_outbox_loss.found_at <= $4";
     const FORGET: &str = "DELETE FROM chassis_outbox_tail WHERE stream = $1 AND at > $2";
     let mut tx = db.begin().await?;
-    tx.execute(LOSE, params![stream.to_owned(), now, since]).await?;
+    let values = params![stream.to_owned(), now, since, since_found];
+    if tx.execute(LOSE, values).await? == 0 {
+        tx.rollback().await;
+        return Ok(false);
+    }
     tx.execute(FORGET, params![stream.to_owned(), since]).await?;
-    tx.commit().await
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// Losses that are not healed.

@@ -18,11 +18,12 @@ use super::replay::replay;
 use super::schema::{self, partition};
 use super::settings::OutboxConfig;
 use super::table::{Table, Want};
+use super::turns;
 use super::wake::Wake;
 use crate::broker::Publisher;
 use crate::event::Event;
 use crate::failpoint;
-use crate::message::Message;
+use crate::message::{Message, PREVIOUS};
 
 /// The outbox of one database. Cheap to clone.
 pub struct Outbox<B: Backend = sqlx::Any> {
@@ -215,6 +216,13 @@ impl<B: Backend> Outbox<B> {
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 3, $11)";
         // The size limit is the broker's own; a row over it is parked.
         message.validate(usize::MAX)?;
+        if message.has_turn() {
+            match at {
+                None => turns::take(tx, &mut message, unix_ms()).await?,
+                // It takes its place when it is due, and who is before it then is not known.
+                Some(_) => drop(message.headers.remove(PREVIOUS)),
+            }
+        }
         if let Some(context) = Context::try_current() {
             propagation::inject(&context, |name, value| {
                 message.headers.entry(name.to_owned()).or_insert(value);

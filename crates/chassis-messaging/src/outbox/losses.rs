@@ -169,8 +169,12 @@ impl<B: Backend> Guard<B> {
             }
         }
         let now = self.time.read().await?;
+        if !checkpoints::lose(&self.outbox.db, stream, since, now, at).await? {
+            // Another relay was faster by a moment.
+            self.by_another(stream, at).await?;
+            return Ok(());
+        }
         self.losses.found(stream, since, self.outbox.config.on_loss);
-        checkpoints::lose(&self.outbox.db, stream, since, now).await?;
         if self.outbox.config.on_loss == OnLoss::Replay {
             for loss in self.losses_of(stream).await? {
                 self.pass(&loss, i64::MAX).await?;
@@ -180,11 +184,12 @@ impl<B: Backend> Guard<B> {
     }
 
     /// Whether another relay has found the same loss, which it did if that was after
-    /// the message was handed over; waits for its first pass then.
+    /// the message was handed over; waits for its first pass then. Both are times of the
+    /// database, and the second is never too early: at worst there is one replay more.
     async fn by_another(&self, stream: &str, at: i64) -> Result<bool> {
         loop {
             let found = self.losses_of(stream).await?.into_iter().next();
-            let Some(loss) = found.filter(|loss| loss.found_at > at.saturating_add(SLACK)) else {
+            let Some(loss) = found.filter(|loss| loss.found_at > at) else {
                 return Ok(false);
             };
             if loss.passes > 0 || self.outbox.config.on_loss == OnLoss::Alert {

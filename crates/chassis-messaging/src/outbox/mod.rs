@@ -20,7 +20,9 @@
 //!   commits late is not skipped.
 //! - A row may be appended for later ([`Outbox::append_after`]). It is as durable as any
 //!   other, is published when it is due, holds back nothing of its key until then, and
-//!   takes its place in it only then.
+//!   takes its place in it only then. Until then it can be listed and cancelled.
+//! - An event that is to be handled [in turn](crate::Event::IN_TURN) says which one of its
+//!   key comes before it.
 //! - Published rows stay for a while, for [`Outbox::replay`]. A broker that lost what
 //!   it had acknowledged is found out, and gets it again ([`OnLoss`]).
 //!
@@ -36,7 +38,7 @@
 //!
 //! Read in this order: `handle` (what a service holds), `lanes` (what may be sent
 //! next), `lease` (how relays share), `worker` and `jobs` (the doing), `flight` (one
-//! publish), `delayed` (what is published later), `wake` and `ping` (who is told), `table`,
+//! publish), `delayed` (what is published later), `turns` (which comes before which), `wake` and `ping` (who is told), `table`,
 //! `statements`, `own` and `schema` (the SQL), `losses`, `checkpoints`, `pause` and `replay`
 //! (a broker that lost something), `operations` (what an operator may ask).
 
@@ -61,6 +63,7 @@ mod schema;
 mod settings;
 mod statements;
 mod table;
+mod turns;
 mod wake;
 mod worker;
 
@@ -68,6 +71,7 @@ pub(crate) use clock::{DbTime, millis};
 pub(crate) use schema::{hash, partition};
 
 pub use clock::Clock;
+pub use delayed::Delayed;
 pub use handle::{Outbox, Parked};
 pub use ping::Pinger;
 pub use relay::Relay;

@@ -1,4 +1,4 @@
-//! What an operator may ask of an outbox: look, try again, discard, replay.
+//! What an operator may ask of an outbox: look, cancel, try again, discard, replay.
 
 use chassis_core::config::duration;
 use chassis_core::{Env, Error, Result, operations};
@@ -42,6 +42,40 @@ pub(crate) fn offer<B: Backend>(outbox: &Outbox<B>, env: &Env) {
                 let limit = operations::optional(&args, "limit")?.unwrap_or(LIST);
                 let pending = at.pending(limit.min(LONGEST_LIST)).await?;
                 Ok(pending.iter().map(describe).collect())
+            }
+        },
+    );
+    let at = outbox.clone();
+    operations.read(
+        "outbox/delayed",
+        "Lists messages that are to be published later, the next one first: limit (100).",
+        move |args| {
+            let at = at.clone();
+            async move {
+                let limit = operations::optional(&args, "limit")?.unwrap_or(LIST);
+                let delayed = at.delayed(limit.min(LONGEST_LIST)).await?;
+                serde_json::to_value(delayed).map_err(Error::internal)
+            }
+        },
+    );
+    let at = outbox.clone();
+    operations.write(
+        "outbox/cancel",
+        "Removes a message that is to be published later, so that it never is: id.",
+        move |args| {
+            let at = at.clone();
+            async move {
+                let id = operations::text(&args, "id")?;
+                let mut tx = at.db.begin().await?;
+                let cancelled = at.cancel(&mut tx, &id).await?;
+                tx.commit().await?;
+                if !cancelled {
+                    return Err(Error::not_found(
+                        "ROW_NOT_DELAYED",
+                        format!("no message {id} is to be published later"),
+                    ));
+                }
+                Ok(json!({ "rows": 1 }))
             }
         },
     );

@@ -15,17 +15,18 @@ use chassis_core::{BoxFuture, Component, Env, Ready, Result, Shutdown};
 use chassis_data::Backend;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::delayed::Delayed;
+use super::delayed::Delays;
 use super::handle::Outbox;
 use super::losses;
 use super::operations;
+use super::turns;
 use super::worker::Worker;
 use crate::broker::Publisher;
 
 /// Publishes what was appended: the component `outbox-relay`.
 ///
-/// It offers `outbox/status`, `outbox/pending`, `outbox/parked`, `outbox/retry`,
-/// `outbox/discard` and `outbox/replay` at the admin port.
+/// It offers `outbox/status`, `outbox/pending`, `outbox/delayed`, `outbox/cancel`,
+/// `outbox/parked`, `outbox/retry`, `outbox/discard` and `outbox/replay` at the admin port.
 pub struct Relay<B: Backend = sqlx::Any> {
     pub(super) outbox: Outbox<B>,
     pub(super) publisher: Arc<dyn Publisher>,
@@ -59,12 +60,15 @@ impl<B: Backend> Component for Relay<B> {
         Box::pin(async move {
             self.outbox.config.validate()?;
             operations::offer(&self.outbox, &env);
-            let delayed = Delayed::new(self.outbox.clone(), &env);
+            let delayed = Delays::new(self.outbox.clone(), &env);
             let (pause, _guard) = losses::guard(&self.outbox, &self.publisher, &env);
+            let outbox = self.outbox.clone();
             let mut worker = Worker::new(*self, env.clone(), pause);
             worker.begin().await?;
             // Ends with this future.
             let _delayed = AbortOnDropHandle::new(env.spawn(delayed.run(shutdown.clone())));
+            let turns = turns::keep_clean(outbox, shutdown.clone());
+            let _turns = AbortOnDropHandle::new(env.spawn(turns));
             ready.ready();
             worker.run(shutdown).await;
             Ok(())

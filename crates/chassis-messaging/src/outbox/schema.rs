@@ -21,6 +21,7 @@ use chassis_data::{Dialect, Migrations};
 
 use super::checkpoints;
 use super::parts::PARTITIONS;
+use super::turns;
 
 pub(crate) const PENDING: i64 = 0;
 pub(crate) const PUBLISHED: i64 = 1;
@@ -73,6 +74,9 @@ const INDEX_PARKED: &str =
     "CREATE INDEX chassis_outbox_parked ON chassis_outbox (seq) WHERE state = 2";
 const INDEX_DELAYED: &str =
     "CREATE INDEX chassis_outbox_delayed ON chassis_outbox (next_at) WHERE state = 3";
+/// For whoever cancels one.
+const INDEX_DELAYED_ID: &str =
+    "CREATE INDEX chassis_outbox_delayed_id ON chassis_outbox (id) WHERE state = 3";
 const LEASES: &str = "CREATE TABLE chassis_outbox_lease (
     part BIGINT NOT NULL PRIMARY KEY,
     owner TEXT NOT NULL,
@@ -110,7 +114,15 @@ pub(crate) fn migrations(dialect: Dialect) -> Migrations {
         Dialect::Postgres => tables.step(7, "storage", STORAGE_POSTGRES),
     };
     let tables = tables.step(8, "index of delayed rows", INDEX_DELAYED);
-    tables.step(20, "ends of streams", checkpoints::TAILS).step(21, "losses", checkpoints::LOSSES)
+    let tables = tables
+        .step(20, "ends of streams", checkpoints::TAILS)
+        .step(21, "losses", checkpoints::LOSSES)
+        .step(22, "index of the ids of delayed rows", INDEX_DELAYED_ID);
+    let tables = tables.step(30, "last of each key", turns::TABLE);
+    match dialect {
+        Dialect::Sqlite => tables,
+        Dialect::Postgres => tables.step(31, "storage of that", turns::STORAGE_POSTGRES),
+    }
 }
 
 #[cfg(test)]

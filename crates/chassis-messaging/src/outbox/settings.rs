@@ -7,6 +7,7 @@ use chassis_resilience::retry::Backoff;
 use serde::{Deserialize, Serialize};
 
 use super::lanes::Limits;
+use crate::inbox::DEFAULT_RETENTION;
 
 /// What to do about a broker that lost messages which it had acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,11 @@ pub struct OutboxConfig {
     pub clean_every: Duration,
     /// Rows removed by one statement.
     pub clean_batch: usize,
+    /// How long the last event of a quiet key is remembered, so that the next one can say
+    /// what came before it (`Event::IN_TURN`): longer than a
+    /// message waits here and in the broker together.
+    #[serde(with = "duration")]
+    pub keep_turns: Duration,
     /// What to do about a broker that lost messages: `replay` or `alert`.
     pub on_loss: OnLoss,
 }
@@ -84,6 +90,8 @@ impl Default for OutboxConfig {
             grace: Duration::from_secs(60 * 60),
             clean_every: Duration::from_secs(60),
             clean_batch: 5000,
+            // As long as an inbox keeps its notes: one day more than brokers keep messages.
+            keep_turns: DEFAULT_RETENTION,
             on_loss: OnLoss::Replay,
         }
     }
@@ -111,6 +119,7 @@ impl OutboxConfig {
             ("lease", self.lease.is_zero()),
             ("publish_timeout", self.publish_timeout.is_zero()),
             ("clean_every", self.clean_every.is_zero()),
+            ("keep_turns", self.keep_turns.is_zero()),
         ] {
             if wrong {
                 return Err(bad(field, positive));

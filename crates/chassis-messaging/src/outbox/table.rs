@@ -6,9 +6,10 @@
 //! holds it, and a row of a partition that has another token by now is left
 //! alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chassis_core::{Error, Result};
+use chassis_core::{Code, Error, Result};
 use chassis_data::{Backend, Db, Dialect, Row, params};
 
 use super::lanes::{Entry, Flush, Verdict};
@@ -20,6 +21,7 @@ use super::statements::{
     BACKLOG_POSTGRES, BACKLOG_SQLITE, FAIL_POSTGRES, FAIL_SQLITE, LEASES, MARK_POSTGRES,
     MARK_SQLITE, READ_POSTGRES, READ_SQLITE,
 };
+use super::turns;
 use crate::message::Message;
 
 /// The longest reason that is kept, in characters.
@@ -198,8 +200,13 @@ impl<B: Backend> Table<B> {
         const SQL: &str =
             "UPDATE chassis_outbox SET state = 2, last_error = $1 WHERE seq = $2 AND state = 0";
         tracing::error!(seq, error = %error.chain(), "outbox row is damaged and parked");
-        self.db.execute(SQL, params![error.chain(), seq]).await?;
-        Ok(())
+        let reason = format!("{}: {}", error.reason(), error.chain());
+        let reason: String = reason.chars().take(MAX_REASON).collect();
+        let mut tx = self.db.begin().await?;
+        if tx.execute(SQL, params![reason, seq]).await? == 1 {
+            turns::given_up(&mut tx, seq).await?;
+        }
+        tx.commit().await
     }
 
     /// Writes what became of rows. `false`: some of them were no longer ours to
@@ -238,7 +245,11 @@ impl<B: Backend> Table<B> {
             let values =
                 params![state, i64::from(attempts), at, reason, failed.seq, tokens.clone()];
             expected += 1;
-            changed += tx.execute(fail, values).await?;
+            let written = tx.execute(fail, values).await?;
+            changed += written;
+            if state == PARKED && written == 1 {
+                turns::given_up(&mut tx, failed.seq).await?;
+            }
         }
         tx.commit().await?;
         Ok(changed == expected)
@@ -408,6 +419,15 @@ fn lease(row: &Row) -> Result<Lease> {
     })
 }
 
+/// Headers hold the tenant, the trace, and what the service put there: a message without
+/// them would be another message.
+fn read_headers(text: &str) -> Result<BTreeMap<String, String>> {
+    serde_json::from_str(text).map_err(|source| {
+        Error::new(Code::DataLoss, "OUTBOX_ROW_DAMAGED", "the headers of the row are damaged")
+            .with_source(source)
+    })
+}
+
 fn entry(row: &mut Row, headers: &str, payload: Vec<u8>, bytes: usize) -> Result<Entry<Message>> {
     let key = row.take_opt_text(8)?;
     Ok(Entry {
@@ -424,9 +444,7 @@ fn entry(row: &mut Row, headers: &str, payload: Vec<u8>, bytes: usize) -> Result
             topic: row.take_text(7)?,
             key,
             content_type: row.take_text(9)?,
-            // A row whose headers are damaged is published without them: its
-            // trace is lost, its content is not.
-            headers: serde_json::from_str(headers).unwrap_or_default(),
+            headers: read_headers(headers)?,
             payload: payload.into(),
         },
     })

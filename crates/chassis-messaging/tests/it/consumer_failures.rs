@@ -142,15 +142,106 @@ async fn a_message_is_not_given_up_before_its_dead_letter_is_stored() {
     running.stop(SOON).await.unwrap();
 }
 
+/// Each of these deliveries ends with the process: the handler never returns, and nobody
+/// answers.
 #[tokio::test]
 async fn a_message_that_never_gets_as_far_as_failing_is_not_tried_for_ever() {
+    async fn hang(tried: Arc<AtomicUsize>, _: &mut Tx, _: Greeting) -> Result<()> {
+        tried.fetch_add(1, Ordering::SeqCst);
+        std::future::pending().await
+    }
     let script = Script::default();
     let world = World::with_broker(script.broker()).await;
-    script.deliver(&Message::event("test", &Greeting::new("Ada", 1)).unwrap(), 10);
+    let killer = Message::event("test", &Greeting::new("Ada", 1)).unwrap();
+    let tried = Arc::new(AtomicUsize::new(0));
+    let config = ConsumerConfig { handler_timeout: SOON * 10, ..config() };
+    for times in 1..=3 {
+        script.deliver(&killer, 9 + times);
+        let consumer = Consumer::new(&world.broker, &world.db, "greeter", tried.clone());
+        let consumer = consumer.with_config(config.clone()).on::<Greeting>(hang);
+        let running = world.start(consumer).await;
+        chassis_test::eventually("it is tried", SOON, async || {
+            (tried.load(Ordering::SeqCst) == times as usize).then_some(())
+        })
+        .await;
+        running.die().await;
+    }
+    assert!(script.published().is_empty());
+    script.deliver(&killer, 13);
     let running = world.start(world.consumer().on::<Greeting>(note)).await;
     let answers = script.until_answers(1).await;
     assert_eq!(answers[0].1, Answer::Term);
     assert_eq!(script.published()[0].header("dlq-reason"), Some("DELIVERED_TOO_OFTEN"));
     assert_eq!(world.effects().await, []);
+    running.stop(SOON).await.unwrap();
+}
+
+/// A broker's count is too high where other processes gave the message back untried, or
+/// this one did before it was started again.
+#[tokio::test]
+async fn a_message_that_was_often_given_back_untried_is_handled() {
+    let script = Script::default();
+    let world = World::with_broker(script.broker()).await;
+    script.deliver(&Message::event("test", &Greeting::new("Ada", 1)).unwrap(), 1000);
+    let running = world.start(world.consumer().on::<Greeting>(note)).await;
+    let answers = script.until_answers(1).await;
+    assert_eq!(answers[0].1, Answer::Ack);
+    assert_eq!(world.effects().await, [("Ada".to_owned(), 1)]);
+    assert!(script.published().is_empty());
+    running.stop(SOON).await.unwrap();
+}
+
+/// A drain interrupts the try of a suspect again and again: that is not the message's fault.
+#[tokio::test]
+async fn a_suspect_that_was_interrupted_by_drains_is_still_tried() {
+    async fn hang(tried: Arc<AtomicUsize>, _: &mut Tx, _: Greeting) -> Result<()> {
+        tried.fetch_add(1, Ordering::SeqCst);
+        std::future::pending().await
+    }
+    let script = Script::default();
+    let world = World::with_broker(script.broker()).await;
+    let slow = Message::event("test", &Greeting::new("Ada", 1)).unwrap();
+    let tried = Arc::new(AtomicUsize::new(0));
+    let config = ConsumerConfig { handler_timeout: SOON * 10, ..config() };
+    for times in 1..=5 {
+        script.deliver(&slow, 20 + times);
+        let consumer = Consumer::new(&world.broker, &world.db, "greeter", tried.clone());
+        let consumer = consumer.with_config(config.clone()).on::<Greeting>(hang);
+        let running = world.start(consumer).await;
+        chassis_test::eventually("it is tried", SOON, async || {
+            (tried.load(Ordering::SeqCst) == times as usize).then_some(())
+        })
+        .await;
+        running.stop(Duration::from_millis(10)).await.unwrap();
+        let answers = script.until_answers(times as usize).await;
+        assert_eq!(answers.last().unwrap().1, Answer::Nak(Duration::ZERO));
+    }
+    assert!(script.published().is_empty());
+}
+
+/// The database is away at each of its deliveries, far more often than a message may fail.
+/// None of these is its fault, so it does not go to the dead letters.
+#[tokio::test]
+async fn a_database_that_is_away_for_long_makes_no_dead_letters() {
+    let script = Script::default();
+    let world = World::with(script.broker(), Duration::from_millis(50)).await;
+    let mut lock = world.lock().await;
+    // Beyond `max_attempts`, and beyond the count at which a message is a suspect.
+    for (number, attempt) in [(1, 3), (2, 9), (3, 10)] {
+        let message = Message::event("test", &Greeting::new("Ada", number)).unwrap();
+        script.deliver(&message, attempt);
+    }
+    let running = world.start(world.consumer().on::<Greeting>(note)).await;
+    for (_, answer) in script.until_answers(3).await {
+        assert!(matches!(answer, Answer::Nak(delay) if !delay.is_zero()), "{answer:?}");
+    }
+    running.stop(SOON).await.unwrap();
+    assert!(script.published().is_empty());
+    sqlx::raw_sql("rollback").execute(&mut lock).await.unwrap();
+    let message = Message::event("test", &Greeting::new("Ada", 3)).unwrap();
+    script.deliver(&message, 11);
+    let running = world.start(world.consumer().on::<Greeting>(note)).await;
+    assert_eq!(script.until_answers(4).await[3].1, Answer::Ack);
+    assert_eq!(world.effects().await, [("Ada".to_owned(), 3)]);
     running.stop(SOON).await.unwrap();
 }

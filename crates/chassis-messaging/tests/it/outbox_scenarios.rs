@@ -19,6 +19,7 @@ use chassis_messaging::{Event, Message, Publisher};
 use chassis_test::eventually;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sqlx::AssertSqlSafe;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
 
@@ -187,11 +188,13 @@ pub(crate) async fn append<B: Backend>(
 /// Rows by state: pending, published, parked.
 pub(crate) async fn states<B: Backend>(db: &Db<B>) -> [i64; 3] {
     let sql = "SELECT state, COUNT(*) FROM chassis_outbox GROUP BY state";
-    let mut states = [0; 3];
+    // Delayed ones come last and are left out.
+    let mut states = [0; 4];
     for row in db.fetch_all(sql, Vec::new()).await.unwrap() {
         states[usize::try_from(row.int(0).unwrap()).unwrap()] = row.int(1).unwrap();
     }
-    states
+    let [pending, published, parked, _] = states;
+    [pending, published, parked]
 }
 
 pub(crate) async fn until_states<B: Backend>(db: &Db<B>, what: &str, expected: [i64; 3]) {
@@ -290,29 +293,53 @@ pub(crate) async fn poison_is_parked_and_blocks_only_its_key<B: Backend>(db: Db<
     assert!(broker.stored().iter().any(|message| message.id == poison));
 }
 
-/// A damaged row stops nobody: what is left of it is sent, or it is parked.
-pub(crate) async fn a_damaged_row_stops_nobody<B: Backend>(db: Db<B>) {
+/// A row with damaged content or damaged headers is parked with the reason, never
+/// published in part, and its key goes on. Mended, it is published as it was meant.
+pub(crate) async fn a_damaged_row_is_parked_and_stops_nobody<B: Backend>(db: Db<B>) {
     let outbox = outbox(&db, quick()).await;
     let broker = Fake::accepting();
+    let mut damages = vec![
+        "headers = 'not JSON'",
+        "headers = ''",
+        "headers = '[\"tenant\"]'",
+        "headers = '{\"tenant\": 7}'",
+        "headers = '{\"tenant\": \"one\"'",
+    ];
+    if db.dialect() == Dialect::Sqlite {
+        // A typed column of PostgreSQL holds what it says.
+        damages.push("payload = 'not bytes'");
+    }
+    let mut damaged = Vec::new();
     let mut tx = db.begin().await.unwrap();
-    let event = ItemAdded { key: "key".into(), number: 1 };
-    let id = outbox.append(&mut tx, &event).await.unwrap();
-    let (damage, expected) = match db.dialect() {
-        Dialect::Sqlite => {
-            ("UPDATE chassis_outbox SET payload = 'not bytes' WHERE id = $1", [0, 1, 1])
-        }
-        // A typed column holds what it says; the headers are only text.
-        Dialect::Postgres => {
-            ("UPDATE chassis_outbox SET headers = 'not JSON' WHERE id = $1", [0, 2, 0])
-        }
-    };
-    tx.execute(damage, params![id]).await.unwrap();
+    for damage in &damages {
+        let message = Message::event("tester", &ItemAdded { key: "key".into(), number: 1 });
+        let message = message.unwrap().with_header("tenant", "one");
+        let id = outbox.append_message(&mut tx, message).await.unwrap();
+        let sql = format!("UPDATE chassis_outbox SET {damage} WHERE id = $1");
+        assert_eq!(tx.execute(AssertSqlSafe(sql), params![id.clone()]).await.unwrap(), 1);
+        damaged.push(id);
+    }
     tx.commit().await.unwrap();
     append(&db, &outbox, "key", 2).await;
     let relay = Running::start(&outbox, &broker).await;
-    until_states(&db, "the rest is published", expected).await;
+    until_states(&db, "the rest is published", [0, 1, damages.len() as i64]).await;
+    assert_eq!(broker.numbers()["key"], [2], "a message without its headers is another one");
+    let parked = outbox.parked(10).await.unwrap();
+    assert_eq!(parked.iter().map(|row| row.id.clone()).collect::<Vec<_>>(), damaged);
+    for row in parked.iter().take(5) {
+        assert!(row.reason.starts_with("OUTBOX_ROW_DAMAGED: "), "{}", row.reason);
+    }
+    assert!(parked.iter().all(|row| !row.reason.is_empty()));
+    // Still damaged: parked again.
+    assert!(outbox.retry_parked(parked[0].seq).await.unwrap());
+    until_states(&db, "parked again", [0, 1, damages.len() as i64]).await;
+    let mend = "UPDATE chassis_outbox SET headers = '{\"tenant\":\"one\"}' WHERE seq = $1";
+    db.execute(mend, params![parked[0].seq]).await.unwrap();
+    assert!(outbox.retry_parked(parked[0].seq).await.unwrap());
+    until_states(&db, "mended", [0, 2, damages.len() as i64 - 1]).await;
     relay.stop(SOON).await;
-    assert!(broker.numbers()["key"].contains(&2));
+    let mended = broker.stored().into_iter().find(|message| message.id == damaged[0]).unwrap();
+    assert_eq!(mended.header("tenant"), Some("one"));
 }
 
 /// A broker that does not answer costs no attempt.
@@ -544,6 +571,56 @@ pub(crate) async fn a_delayed_row_waits_and_blocks_nobody<B: Backend>(db: Db<B>)
     let relay = Running::start(&outbox, &broker).await;
     clock.advance(Duration::from_secs(30));
     numbers(&[0, 3, 1, 2]).await;
+    relay.stop(SOON).await;
+}
+
+/// A delayed row is listed until it is due, and can be taken back, by the service in a
+/// transaction and by an operator.
+pub(crate) async fn a_delayed_row_is_listed_and_cancelled<B: Backend>(db: Db<B>) {
+    let clock = Clock::manual(1_000_000);
+    let outbox = outbox(&db, quick()).await.with_clock(clock.clone());
+    let broker = Fake::accepting();
+    let relay = Running::start(&outbox, &broker).await;
+    let mut ids = Vec::new();
+    let mut tx = db.begin().await.unwrap();
+    for (number, at) in [(3, 1_030_000), (1, 1_010_000), (2, 1_020_000), (4, 1_040_000)] {
+        let event = ItemAdded { key: "key".to_owned(), number };
+        ids.push(outbox.append_at(&mut tx, at, &event).await.unwrap());
+    }
+    tx.commit().await.unwrap();
+    let ask = async |name: &str, args: serde_json::Value| {
+        relay.env.operations().run(name, args, true).await
+    };
+    let due = async |outbox: &Outbox<B>| {
+        let delayed = outbox.delayed(10).await.unwrap();
+        delayed.iter().map(|row| row.due_at).collect::<Vec<_>>()
+    };
+    assert_eq!(due(&outbox).await, [1_010_000, 1_020_000, 1_030_000, 1_040_000]);
+    let listed = ask("outbox/delayed", json!({ "limit": "1" })).await.unwrap();
+    let first = json!([{ "id": ids[1], "topic": "items.added", "type": "item-added.v1",
+        "key": "key", "due_at": 1_010_000 }]);
+    assert_eq!(listed, first);
+
+    // Rolled back, it stays.
+    let mut tx = db.begin().await.unwrap();
+    assert!(outbox.cancel(&mut tx, &ids[2]).await.unwrap());
+    tx.rollback().await;
+    assert_eq!(due(&outbox).await.len(), 4);
+    let mut tx = db.begin().await.unwrap();
+    assert!(outbox.cancel(&mut tx, &ids[2]).await.unwrap());
+    assert!(!outbox.cancel(&mut tx, &ids[2]).await.unwrap(), "once");
+    tx.commit().await.unwrap();
+    assert_eq!(ask("outbox/cancel", json!({ "id": ids[0] })).await.unwrap()["rows"], 1);
+    let gone = ask("outbox/cancel", json!({ "id": ids[0] })).await.unwrap_err();
+    assert_eq!(gone.reason(), "ROW_NOT_DELAYED");
+    assert_eq!(due(&outbox).await, [1_010_000, 1_040_000]);
+
+    clock.advance(Duration::from_secs(60));
+    until_states(&db, "the others are published", [0, 2, 0]).await;
+    assert_eq!(broker.numbers()["key"].iter().copied().collect::<HashSet<_>>(), [1, 4].into());
+    let late = ask("outbox/cancel", json!({ "id": ids[1] })).await.unwrap_err();
+    assert_eq!(late.reason(), "ROW_NOT_DELAYED", "what was published is not called back");
+    assert_eq!(ask("outbox/delayed", json!({})).await.unwrap(), json!([]));
     relay.stop(SOON).await;
 }
 

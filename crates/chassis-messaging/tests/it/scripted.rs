@@ -11,6 +11,7 @@ use chassis_messaging::{
     Broker, Deliveries, Delivery, Message, Publisher, Subscriber, Subscription,
 };
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 #[derive(Clone, Default)]
 pub(crate) struct Script {
@@ -20,6 +21,7 @@ pub(crate) struct Script {
 #[derive(Default)]
 struct Shared {
     deliveries: Mutex<VecDeque<(Message, u32)>>,
+    added: Notify,
     answers: Mutex<Vec<(String, Answer)>>,
     published: Mutex<Vec<Message>>,
     refuses: AtomicBool,
@@ -28,6 +30,7 @@ struct Shared {
 impl Script {
     pub(crate) fn deliver(&self, message: &Message, attempt: u32) {
         self.shared.deliveries.lock().push_back((message.clone(), attempt));
+        self.shared.added.notify_waiters();
     }
 
     pub(crate) fn refuse_to_publish(&self) {
@@ -73,8 +76,14 @@ impl Subscriber for Script {
 impl Deliveries for Script {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Delivery>>> {
         Box::pin(async move {
-            let Some((message, attempt)) = self.shared.deliveries.lock().pop_front() else {
-                return std::future::pending().await;
+            let (message, attempt) = loop {
+                // Before the look, so that what comes in between is not missed.
+                let added = self.shared.added.notified();
+                let next = self.shared.deliveries.lock().pop_front();
+                match next {
+                    Some(next) => break next,
+                    None => added.await,
+                }
             };
             let held = Held { id: message.id.clone(), shared: self.shared.clone() };
             Ok(Some(Delivery::new(message, attempt, Box::new(held))))

@@ -8,6 +8,7 @@ use chassis_data::{DatabaseConfig, Db, Tx, params};
 use chassis_messaging::inbox::Inbox;
 use chassis_messaging::{Broker, Consumer, ConsumerConfig, Event, Message};
 use serde::{Deserialize, Serialize};
+use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -39,7 +40,7 @@ pub(crate) struct World {
     pub(crate) db: Db,
     pub(crate) broker: Broker,
     pub(crate) env: Env,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -48,17 +49,32 @@ impl World {
     }
 
     pub(crate) async fn with_broker(broker: Broker) -> World {
+        World::with(broker, DatabaseConfig::default().acquire_timeout).await
+    }
+
+    /// A world whose database is waited for no longer than `patience`.
+    pub(crate) async fn with(broker: Broker, patience: Duration) -> World {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("service.db");
         let config = DatabaseConfig {
             url: chassis_core::Secret::new(format!("sqlite://{}?mode=rwc", path.display())),
+            acquire_timeout: patience,
             ..DatabaseConfig::default()
         };
         let db = Db::connect(&config).await.unwrap();
         db.migrate(&Inbox::new(&db).migrations()).await.unwrap();
         let sql = "create table effects (position integer primary key, name text, number bigint)";
         db.execute(sql, params![]).await.unwrap();
-        World { db, broker, env: Env::test("greeter"), _folder: folder }
+        World { db, broker, env: Env::test("greeter"), folder }
+    }
+
+    /// Holds the database's lock until it is rolled back or dropped: nobody can write.
+    pub(crate) async fn lock(&self) -> SqliteConnection {
+        let path = self.folder.path().join("service.db");
+        let url = format!("sqlite://{}", path.display());
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql("begin immediate").execute(&mut connection).await.unwrap();
+        connection
     }
 
     pub(crate) fn consumer(&self) -> Consumer<()> {
@@ -114,6 +130,14 @@ impl Running {
     pub(crate) async fn stop(self, drain: Duration) -> Result<()> {
         self.trigger.shutdown(drain);
         tokio::time::timeout(SOON, self.task).await.unwrap().unwrap()
+    }
+}
+
+impl Running {
+    /// Ends it as a killed process ends: nothing is answered.
+    pub(crate) async fn die(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
     }
 }
 

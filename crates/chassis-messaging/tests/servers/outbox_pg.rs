@@ -11,6 +11,11 @@ mod inbox_scenarios;
 mod outbox_pg_scenarios;
 #[path = "../it/outbox_scenarios.rs"]
 pub(crate) mod outbox_scenarios;
+#[allow(dead_code)] // it can do more than these need
+#[path = "../it/scripted.rs"]
+mod scripted;
+#[path = "../it/turn_scenarios.rs"]
+mod turn_scenarios;
 
 /// A fresh database.
 async fn scratch<B: Backend>() -> Db<B> {
@@ -39,7 +44,7 @@ on_postgres! { outbox, outbox_scenarios:
     order_per_key_survives_failures(4),
     only_what_commits_is_published_and_at_once,
     poison_is_parked_and_blocks_only_its_key,
-    a_damaged_row_stops_nobody,
+    a_damaged_row_is_parked_and_stops_nobody,
     an_outage_parks_nothing,
     a_late_commit_is_not_skipped,
     grace_then_clean_up,
@@ -49,6 +54,7 @@ on_postgres! { outbox, outbox_scenarios:
     a_drain_ends_at_its_deadline,
     the_trace_goes_through,
     a_delayed_row_waits_and_blocks_nobody,
+    a_delayed_row_is_listed_and_cancelled,
     a_delay_passes_by_itself,
     the_backlog_is_shown,
     nothing_is_lost_among_many_writers,
@@ -60,6 +66,7 @@ on_postgres! { outbox, outbox_scenarios:
 on_postgres! { shared, outbox_pg_scenarios:
     others_in_another_process_are_woken,
     publishing_goes_on_while_marking,
+    a_cancellation_that_stays_open_holds_up_one_row,
 }
 
 /// Once is enough: it takes a while.
@@ -76,4 +83,12 @@ on_postgres! { inbox, inbox_scenarios:
     batches_share_their_messages,
     old_notes_are_removed,
     a_short_retention_is_refused,
+}
+
+on_postgres! { turns, turn_scenarios:
+    an_event_in_turn_names_the_one_before_it,
+    writers_of_a_key_stand_in_one_line,
+    quiet_keys_are_forgotten,
+    nobody_waits_for_a_parked_row,
+    shuffled_messages_take_effect_in_their_order,
 }

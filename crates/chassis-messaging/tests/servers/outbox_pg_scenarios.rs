@@ -8,7 +8,9 @@ use chassis_data::{Backend, Db};
 use chassis_messaging::outbox::{Clock, Outbox, OutboxConfig};
 use chassis_test::eventually;
 
-use super::outbox_scenarios::{Fake, Running, SOON, append, outbox, quick, states, until_states};
+use super::outbox_scenarios::{
+    Fake, ItemAdded, Running, SOON, append, outbox, quick, states, until_states,
+};
 
 /// Rows that another process appended are published without waiting for the poll:
 /// its relay tells, or its pinger where it has none.
@@ -75,6 +77,33 @@ pub(crate) async fn publishing_goes_on_while_marking<B: Backend>(db: Db<B>) {
     until_states(&db, "marked", [0, 20, 0]).await;
     relay.stop(SOON).await;
     assert_eq!(broker.stored().len(), 20, "none was published twice");
+}
+
+/// A transaction that cancels a delayed row and stays open keeps no other delayed row from
+/// being published; rolled back, its own is published too.
+pub(crate) async fn a_cancellation_that_stays_open_holds_up_one_row<B: Backend>(db: Db<B>) {
+    let clock = Clock::manual(1_000_000);
+    let outbox = outbox(&db, quick()).await.with_clock(clock.clone());
+    let broker = Fake::accepting();
+    let relay = Running::start(&outbox, &broker).await;
+    let mut ids = Vec::new();
+    let mut tx = db.begin().await.unwrap();
+    for number in 0..5 {
+        let event = ItemAdded { key: format!("key-{number}"), number };
+        ids.push(outbox.append_at(&mut tx, 1_010_000, &event).await.unwrap());
+    }
+    tx.commit().await.unwrap();
+    let mut open = db.begin().await.unwrap();
+    assert!(outbox.cancel(&mut open, &ids[0]).await.unwrap());
+    clock.advance(Duration::from_secs(60));
+    eventually("the others are published", SOON, async || {
+        (broker.stored().len() == 4).then_some(())
+    })
+    .await;
+    assert_eq!(outbox.delayed(10).await.unwrap()[0].id, ids[0]);
+    open.rollback().await;
+    until_states(&db, "the last one too", [0, 5, 0]).await;
+    relay.stop(SOON).await;
 }
 
 /// A million published rows: no statement of the relay walks over them, and they are

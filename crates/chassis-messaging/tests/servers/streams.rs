@@ -8,14 +8,18 @@ use std::time::Duration;
 use chassis_core::Code;
 use chassis_data::{DatabaseConfig, Db};
 use chassis_messaging::outbox::OnLoss;
-use chassis_messaging::{Broker, BrokerConfig, Message};
-use chassis_test::eventually;
+use chassis_messaging::{Broker, BrokerConfig, Message, Publisher as _};
 use chassis_test::servers::{Nats, Postgres};
+use chassis_test::{Direction, FaultProxy, eventually};
 
+#[path = "../it/freeze_scenarios.rs"]
+mod freeze_scenarios;
 #[path = "../it/loss_scenarios.rs"]
 mod loss_scenarios;
 #[path = "../it/message_faults.rs"]
 mod message_faults;
+#[path = "../it/outage_scenarios.rs"]
+mod outage_scenarios;
 
 use crate::{outbox_pg::outbox_scenarios, world};
 use loss_scenarios::{Group, Stage, sqlite};
@@ -217,6 +221,132 @@ async fn a_full_stream_loses_nothing() {
     group.check(60);
     stage.until_published().await;
     assert!(stage.outbox.parked(10).await.unwrap().is_empty());
+}
+
+/// What is acknowledged while the server is asked is newer than its answer, and no loss.
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_while_others_publish_finds_no_loss() {
+    let nats = Nats::start().await;
+    let broker = Broker::connect(&BrokerConfig::at(nats.url())).await.unwrap();
+    let note = || Message::new("items.added", "t.v1", b"x".to_vec());
+    broker.publish(note()).await.unwrap();
+    let tails = broker.tails().unwrap();
+    let watch = tails.ledger().watch();
+    let looking = async {
+        for _ in 0..300 {
+            tails.look().await.unwrap();
+            assert!(watch.lost().is_empty());
+        }
+    };
+    let publishing = async {
+        loop {
+            broker.publish(note()).await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = looking => {}
+        () = publishing => {}
+    }
+}
+
+/// Three processes see the same loss at the same time: one publishes again what is lost, the
+/// others wait for it, and each key keeps its order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_lost_under_three_relays_is_replayed_once() {
+    let nats = Nats::start().await;
+    let url = Postgres::shared().await.database("losses").await;
+    let db = Db::<sqlx::Postgres>::connect(&DatabaseConfig::url(url)).await.unwrap();
+    let mut stage = Stage::new(db.clone(), connect(&nats).await, OnLoss::Replay).await;
+    let others = [
+        Stage::new(db.clone(), connect(&nats).await, OnLoss::Replay).await,
+        Stage::new(db.clone(), connect(&nats).await, OnLoss::Replay).await,
+    ];
+    eventually("all relays hold a share", SOON, async || {
+        let sql = "SELECT COUNT(DISTINCT owner) FROM chassis_outbox_lease WHERE owner <> ''";
+        let row = db.fetch_optional(sql, Vec::new()).await.unwrap().unwrap();
+        (row.int(0).unwrap() == 3).then_some(())
+    })
+    .await;
+    stage.append(10).await;
+    stage.until_published().await;
+    let mut group = Group::join(&stage.broker).await;
+    group.until(20).await;
+    lose_the_tail(&nats).await;
+    stage.append(5).await;
+    group.until(60).await;
+    group.check(15);
+    let found = |stage: &Stage<sqlx::Postgres>| {
+        let losses = others.iter().map(|other| other.losses("items")).sum::<u64>();
+        losses + stage.losses("items")
+    };
+    assert_eq!(found(&stage), 1, "one relay replays");
+    eventually("the loss is healed", SOON, async || {
+        let sql = "SELECT COUNT(*) FROM chassis_outbox_loss";
+        let row = db.fetch_optional(sql, Vec::new()).await.unwrap().unwrap();
+        (row.int(0).unwrap() == 0).then_some(())
+    })
+    .await;
+    stage.append(1).await;
+    group.until(64).await;
+    group.check(16);
+    assert_eq!(found(&stage), 1);
+    for stage in others.into_iter().chain([stage]) {
+        stage.relay.stop(SOON).await;
+        stage.broker.close().await;
+    }
+}
+
+/// From PostgreSQL, with the server really gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_gone_for_minutes_costs_nothing() {
+    let nats = Nats::start().await;
+    let url = Postgres::shared().await.database("outage").await;
+    let db = Db::<sqlx::Postgres>::connect(&DatabaseConfig::url(url)).await.unwrap();
+    let broker = connect(&nats).await;
+    outage_scenarios::a_broker_gone_for_minutes_costs_nothing(
+        db,
+        broker,
+        50,
+        async |_| nats.stop(),
+        async |_| nats.restart().await,
+    )
+    .await;
+}
+
+/// PostgreSQL answers nothing, and refuses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_postgres_loses_nothing() {
+    let nats = Nats::start().await;
+    let postgres = Postgres::shared().await;
+    let url = postgres.database("freeze").await;
+    let proxy = FaultProxy::start(postgres.address()).await;
+    let through = url.replace(postgres.address(), &proxy.address().to_string());
+    let config = freeze_scenarios::hasty(through);
+    let db = Db::<sqlx::Postgres>::connect(&config).await.unwrap();
+    let look = Db::connect(&DatabaseConfig::url(url)).await.unwrap();
+    freeze_scenarios::a_database_that_stands_still_loses_nothing(
+        db,
+        look,
+        connect(&nats).await,
+        async || {
+            proxy.silence(Direction::ToServer);
+            proxy.silence(Direction::ToClient);
+        },
+        async || proxy.heal(),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_under_a_handler_is_survived() {
+    let nats = Nats::start().await;
+    let broker = connect(&nats).await;
+    outage_scenarios::a_broker_that_dies_under_a_handler_is_survived(
+        broker,
+        async || nats.stop(),
+        async || nats.restart().await,
+    )
+    .await;
 }
 
 macro_rules! faults_on_jetstream {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::kit::{Kit, QUIET, Verdict, ensure, said, text_of};
+use tokio::time::{Instant, sleep};
+
+use super::kit::{Kit, QUIET, SOON, Verdict, ensure, said, text_of};
 use crate::broker::Subscription;
 
 pub(super) async fn a_released_delivery_does_not_count(kit: &Kit) -> Verdict {
@@ -19,6 +21,41 @@ pub(super) async fn a_released_delivery_does_not_count(kit: &Kit) -> Verdict {
     inlet.finish("hello", 2).await?;
     inlet.finish("next", 1).await?;
     inlet.quiet(QUIET).await?;
+    bench.close().await
+}
+
+pub(super) async fn a_deferred_message_comes_again_in_its_place(kit: &Kit) -> Verdict {
+    let bench = kit.open().await?;
+    bench.send_keyed("a", "hello").await?;
+    bench.send_keyed("a", "next").await?;
+    let mut inlet = bench.subscribe(bench.subscription()).await?;
+    let delay = Duration::from_millis(200);
+    inlet.expect("hello", 1).await?.defer(delay).await.map_err(said)?;
+    inlet.quiet(delay / 2).await?;
+    inlet.finish("hello", 2).await?;
+    inlet.finish("next", 1).await?;
+    inlet.quiet(QUIET).await?;
+    bench.close().await
+}
+
+/// Who waits for an earlier message learns when there is none left.
+pub(super) async fn the_oldest_of_a_key_is_known(kit: &Kit) -> Verdict {
+    let bench = kit.open().await?;
+    bench.send_keyed("a", "first").await?;
+    bench.send_keyed("a", "second").await?;
+    let both = Subscription { max_in_flight: 2, per_key: 2, ..bench.subscription() };
+    let mut inlet = bench.subscribe(both).await?;
+    let first = inlet.expect("first", 1).await?;
+    let second = inlet.expect("second", 1).await?;
+    ensure!(first.is_oldest().await.map_err(said)?, "nothing stands before the first");
+    ensure!(!second.is_oldest().await.map_err(said)?, "the first is not answered");
+    first.ack().await.map_err(said)?;
+    let end = Instant::now() + SOON;
+    while !second.is_oldest().await.map_err(said)? {
+        ensure!(Instant::now() < end, "the second is not known to be the oldest");
+        sleep(Duration::from_millis(10)).await;
+    }
+    second.ack().await.map_err(said)?;
     bench.close().await
 }
 

@@ -10,7 +10,7 @@ use crate::broker::{Broker, Deliveries, Delivery, Subscription};
 use crate::message::Message;
 
 /// How long a message that should come may take.
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// How long nothing must come for "nothing comes".
 pub(super) const QUIET: Duration = Duration::from_millis(150);

@@ -60,6 +60,8 @@ scenarios! {
     key_order::many_messages_keep_their_key_order,
     key_order::several_of_a_key_come_to_who_asked_for_them,
     giving_back::a_released_delivery_does_not_count,
+    giving_back::a_deferred_message_comes_again_in_its_place,
+    giving_back::the_oldest_of_a_key_is_known,
     giving_back::a_pause_leaves_the_messages_to_others,
     giving_back::a_long_line_costs_no_attempts,
     limits::no_more_in_hand_than_asked,

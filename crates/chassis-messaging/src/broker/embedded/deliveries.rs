@@ -146,7 +146,8 @@ impl Held {
             match answer {
                 Answer::Ack | Answer::Term => group.finish(self.seq),
                 Answer::Release => group.release(self.seq, self.attempt),
-                Answer::Nak(delay) => {
+                // The line of its key is kept in either case, and nobody else has it.
+                Answer::Nak(delay) | Answer::Defer(delay) => {
                     // Zero means now, not "at the millisecond that is running".
                     let not_before = if delay.is_zero() { 0 } else { core.clock.after(delay) };
                     group.give_back(self.seq, self.attempt, not_before);
@@ -169,6 +170,11 @@ impl Acknowledge for Held {
         let until = self.shared.core.clock.after(self.ack_wait);
         self.cell.group.lock().extend(self.seq, self.attempt, until);
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn is_oldest(&self) -> BoxFuture<'_, Result<bool>> {
+        let oldest = self.cell.group.lock().is_oldest(self.seq);
+        Box::pin(std::future::ready(Ok(oldest)))
     }
 }
 

@@ -222,6 +222,13 @@ impl Group {
         }
     }
 
+    /// Whether nothing of its key is unanswered before it.
+    pub(super) fn is_oldest(&self, seq: Seq) -> bool {
+        let key = self.entries.get(&seq).and_then(|entry| entry.message.key.as_ref());
+        let line = key.and_then(|key| self.lines.get(key));
+        line.and_then(|line| line.first()).is_none_or(|&first| first == seq)
+    }
+
     /// The holder asks for time until `until`.
     pub(super) fn extend(&mut self, seq: Seq, attempt: u32, until: i64) {
         let Some(entry) = self.entries.get_mut(&seq) else { return };

@@ -110,6 +110,10 @@ impl Acks {
         })
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Publishes, and waits until the server says that it has the message.
     ///
     /// Dropping the future leaves open whether it has.
@@ -122,7 +126,7 @@ impl Acks {
         let limit = self.patience;
         let _place = match self.door.try_acquire() {
             Ok(place) => place,
-            Err(_) => match timeout(limit, self.door.acquire()).await {
+            Err(_) => match Box::pin(timeout(limit, self.door.acquire())).await {
                 Ok(Ok(place)) => place,
                 Ok(Err(closed)) => return Err(Unstored::Other(closed.into())),
                 Err(_) => return Err(Unstored::TimedOut),
@@ -207,7 +211,7 @@ async fn soon<T>(work: impl Future<Output = T>, limit: Duration) -> Option<T> {
     let ready = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
     match ready {
         Poll::Ready(done) => Some(done),
-        Poll::Pending => timeout(limit, work).await.ok(),
+        Poll::Pending => Box::pin(timeout(limit, work)).await.ok(),
     }
 }
 

@@ -8,13 +8,17 @@ use bytes::Bytes;
 use chassis_core::{BoxFuture, Result};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use super::key_order::Ticket;
-use super::streams::MAX_ACK_PENDING;
-use super::unavailable;
+use super::streams::{self, MAX_ACK_PENDING};
 use super::uncounted::Uncounted;
+use super::{Shared, unavailable};
 use crate::broker::{Acknowledge, Answer, Deliveries, Delivery};
 use crate::message::Message;
+
+/// How long the server gets to say how far a consumer is.
+const ASK_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct JetStreamDeliveries {
     deliveries: mpsc::Receiver<Delivery>,
@@ -118,8 +122,28 @@ pub(super) struct Answered {
     pub(super) answer: Answer,
 }
 
+/// Whose deliveries they are.
+pub(super) struct Asker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) group: String,
+    pub(super) topic: String,
+}
+
+impl Asker {
+    /// Whether the consumer has the answers to all before this number in the stream.
+    ///
+    /// The server moves the floor only over what is answered, so it is never too high.
+    async fn is_oldest(&self, seq: u64) -> Result<bool> {
+        let asked = streams::find_consumer(&self.shared.context, &self.group, &self.topic);
+        let found = timeout(ASK_PATIENCE, asked).await;
+        let found = found.map_err(|_| unavailable("NATS does not answer"))??;
+        Ok(found.is_some_and(|info| info.ack_floor.stream_sequence + 1 >= seq))
+    }
+}
+
 pub(super) struct Held {
     client: Client,
+    asker: Arc<Asker>,
     reply: Subject,
     /// Taken by the answer.
     answered: Option<Answered>,
@@ -130,6 +154,7 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn new(
         client: Client,
+        asker: Arc<Asker>,
         pulled: Pulled,
         ticket: Ticket,
         answers: mpsc::Sender<Answered>,
@@ -138,7 +163,7 @@ impl Held {
         let Pulled { seq, attempt, message, reply } = pulled;
         let answer = Answer::Nak(Duration::ZERO);
         let answered = Some(Answered { seq, key: message.key, ticket, attempt, answer });
-        Held { client, reply, answered, answers, uncounted }
+        Held { client, asker, reply, answered, answers, uncounted }
     }
 
     fn tell(&mut self, answer: Answer) {
@@ -169,6 +194,15 @@ impl Acknowledge for Held {
             sent.map_err(|source| unavailable("NATS takes no answer").with_source(source))
         })
     }
+
+    fn is_oldest(&self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async {
+            match &self.answered {
+                Some(answered) => self.asker.is_oldest(answered.seq).await,
+                None => Ok(false),
+            }
+        })
+    }
 }
 
 impl Drop for Held {
@@ -194,7 +228,9 @@ fn payload(answer: Answer) -> Bytes {
         // 2.9 compares the whole payload: no reason may follow.
         Answer::Term => Bytes::from_static(b"+TERM"),
         Answer::Release | Answer::Nak(Duration::ZERO) => Bytes::from_static(b"-NAK"),
-        Answer::Nak(delay) => Bytes::from(format!(r#"-NAK {{"delay":{}}}"#, delay.as_nanos())),
+        Answer::Nak(delay) | Answer::Defer(delay) => {
+            Bytes::from(format!(r#"-NAK {{"delay":{}}}"#, delay.as_nanos()))
+        }
     }
 }
 

@@ -72,6 +72,16 @@ pub(super) fn known_by(headers: &HeaderMap) -> String {
     headers.get(names::MESSAGE_ID).map(|id| id.as_str().to_owned()).unwrap_or_default()
 }
 
+/// What the server knows a message by that was published here; see [`rename`].
+pub(super) fn known_as(message: &Message, gone: Option<u64>) -> String {
+    // As it goes over the wire.
+    let id = escape(&message_id(message)).into_owned();
+    match gone {
+        Some(gone) => format!("{id}~{gone}"),
+        None => id,
+    }
+}
+
 /// The same message for the server as another one: for a message whose repetition was
 /// dropped although the first one, at `gone`, is not there any more.
 pub(super) fn rename(headers: &mut HeaderMap, gone: u64) {

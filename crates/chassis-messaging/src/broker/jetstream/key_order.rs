@@ -29,18 +29,28 @@ enum Place<T> {
 pub(super) struct KeyOrder<T> {
     ready: BTreeMap<u64, (Option<String>, T)>,
     lines: HashMap<String, BTreeMap<u64, Place<T>>>,
+    /// What those that wait weigh together.
     parked: usize,
+    weight: fn(&T) -> usize,
     tickets: Ticket,
     per_key: usize,
 }
 
 impl<T> KeyOrder<T> {
-    pub(super) fn new(per_key: usize) -> KeyOrder<T> {
-        KeyOrder { ready: BTreeMap::new(), lines: HashMap::new(), parked: 0, tickets: 0, per_key }
+    /// `weight` says what a message that waits here costs.
+    pub(super) fn new(per_key: usize, weight: fn(&T) -> usize) -> KeyOrder<T> {
+        KeyOrder {
+            ready: BTreeMap::new(),
+            lines: HashMap::new(),
+            parked: 0,
+            weight,
+            tickets: 0,
+            per_key,
+        }
     }
 
-    /// A message came in. If it must wait and already `most` do, it is given
-    /// back to the caller, and expected again before `until`.
+    /// A message came in. If it must wait and those that do weigh `most` or more, it is
+    /// given back to the caller, and expected again before `until`.
     pub(super) fn arrive(
         &mut self,
         seq: u64,
@@ -69,8 +79,8 @@ impl<T> KeyOrder<T> {
             Ordering::Greater => !place.is_out(),
         });
         if may_go {
-            if let Some(Place::Parked(_)) = line.insert(seq, Place::Ready) {
-                self.parked -= 1;
+            if let Some(Place::Parked(old)) = line.insert(seq, Place::Ready) {
+                self.parked -= (self.weight)(&old);
             }
             self.ready.insert(seq, (Some(key.to_owned()), item));
             // Those behind it may go with it.
@@ -83,8 +93,9 @@ impl<T> KeyOrder<T> {
             }
             return Some(item);
         }
-        if !matches!(line.insert(seq, Place::Parked(item)), Some(Place::Parked(_))) {
-            self.parked += 1;
+        self.parked += (self.weight)(&item);
+        if let Some(Place::Parked(old)) = line.insert(seq, Place::Parked(item)) {
+            self.parked -= (self.weight)(&old);
         }
         None
     }
@@ -130,8 +141,8 @@ impl<T> KeyOrder<T> {
                     if matches!(place, Place::Ready)
                         && let Some((_, item)) = self.ready.remove(behind)
                     {
+                        self.parked += (self.weight)(&item);
                         *place = Place::Parked(item);
-                        self.parked += 1;
                     }
                 }
             }
@@ -214,7 +225,7 @@ impl<T> KeyOrder<T> {
                     return;
                 }
                 if let Place::Parked(item) = std::mem::replace(place, Place::Ready) {
-                    self.parked -= 1;
+                    self.parked -= (self.weight)(&item);
                     self.ready.insert(seq, (Some(key.to_owned()), item));
                 }
             }
@@ -264,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_line_goes_one_after_the_other() {
-        let mut lines = KeyOrder::new(1);
+        let mut lines = KeyOrder::new(1, |_| 1);
         for (seq, key) in [(1, "a"), (2, "a"), (3, "b")] {
             assert_eq!(arrive(&mut lines, seq, key), None);
         }
@@ -278,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_message_given_back_keeps_its_place_until_it_returns() {
-        let mut lines = KeyOrder::new(1);
+        let mut lines = KeyOrder::new(1, |_| 1);
         arrive(&mut lines, 1, "a");
         arrive(&mut lines, 2, "a");
         let (_, ticket) = lines.next().unwrap();
@@ -292,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_message_that_does_not_return_is_not_waited_for_for_ever() {
-        let mut lines = KeyOrder::new(1);
+        let mut lines = KeyOrder::new(1, |_| 1);
         arrive(&mut lines, 1, "a");
         arrive(&mut lines, 2, "a");
         let (_, ticket) = lines.next().unwrap();
@@ -305,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_redelivery_of_what_is_in_hand_goes_out_again_and_the_old_answer_is_void() {
-        let mut lines = KeyOrder::new(1);
+        let mut lines = KeyOrder::new(1, |_| 1);
         arrive(&mut lines, 1, "a");
         arrive(&mut lines, 2, "a");
         let (_, old) = lines.next().unwrap();
@@ -320,7 +331,7 @@ mod tests {
 
     #[test]
     fn an_earlier_message_that_comes_late_waits_for_the_one_in_hand() {
-        let mut lines = KeyOrder::new(1);
+        let mut lines = KeyOrder::new(1, |_| 1);
         arrive(&mut lines, 5, "a");
         let (_, ticket) = lines.next().unwrap();
         arrive(&mut lines, 3, "a");
@@ -331,7 +342,7 @@ mod tests {
 
     #[test]
     fn only_so_many_may_wait_and_the_rest_keeps_its_place() {
-        let mut lines = KeyOrder::new(1);
+        let mut lines = KeyOrder::new(1, |_| 1);
         for seq in 1..=3 {
             assert_eq!(arrive(&mut lines, seq, "a"), None);
         }
@@ -351,7 +362,7 @@ mod tests {
 
     #[test]
     fn several_of_a_key_go_together_in_their_order() {
-        let mut lines = KeyOrder::new(3);
+        let mut lines = KeyOrder::new(3, |_| 1);
         for seq in 1..=2 {
             assert_eq!(lines.arrive(seq, Some("a"), seq, 9, at(5)), None);
         }
@@ -375,7 +386,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_given_back_and_keeps_its_place() {
-        let mut lines = KeyOrder::new(1);
+        let mut lines = KeyOrder::new(1, |_| 1);
         arrive(&mut lines, 1, "a");
         let (_, ticket) = lines.next().unwrap();
         arrive(&mut lines, 2, "a");
@@ -390,7 +401,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_of_what_is_done() {
-        let mut lines = KeyOrder::new(1);
+        let mut lines = KeyOrder::new(1, |_| 1);
         arrive(&mut lines, 1, "a");
         lines.arrive(2, None, 2, 2, at(5));
         while let Some((seq, ticket)) = lines.next() {

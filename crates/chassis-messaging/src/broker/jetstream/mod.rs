@@ -143,14 +143,17 @@ impl Shared {
         self.statistics.connects.load(Ordering::Relaxed)
     }
 
+    /// The stream of a topic, where it was looked at over this connection.
+    fn ready_now(&self, topic: &str) -> Option<Arc<StreamTail>> {
+        let tail = self.ledger.of(segment(topic));
+        let ready = connect::is_connected(self.acks.client()) && tail.is_seen(self.connection());
+        ready.then_some(tail)
+    }
+
     /// Waits until there is a connection, and the stream of a topic was looked at over
     /// it; at most as long as a publish may take.
     async fn ready(&self, topic: &str) -> Result<Arc<StreamTail>> {
         let client = self.context.client();
-        let tail = self.ledger.of(segment(topic));
-        if connect::is_connected(&client) && tail.is_seen(self.connection()) {
-            return Ok(tail);
-        }
         let looked = async {
             let mut connections = self.connections.clone();
             while !connect::is_connected(&client) {
@@ -188,42 +191,68 @@ impl Shared {
             return Err(closed());
         }
         message.validate(self.config.max_message_bytes)?;
-        let mut headers = headers::encode(&message)?;
-        let topic = message.topic;
-        for last_try in [false, true] {
-            // What is handed to the client now would go out over the next connection,
-            // before anybody has looked at what the server still has.
-            let tail = self.ready(&topic).await?;
-            if tail.is_lost() {
-                return Err(lost_error(tail.stream()));
-            }
-            let handed_over = tail.sent();
-            let stored =
-                self.acks.publish(topic.clone(), headers.clone(), message.payload.clone()).await;
-            match stored {
-                Ok(Acknowledged { sequence, duplicate: false }) => {
-                    if !tail.stored(handed_over, sequence, || headers::known_by(&headers)) {
-                        self.ledger.report(&tail);
-                    }
-                    return Ok(());
-                }
-                Ok(Acknowledged { sequence, .. }) => {
-                    if last_try || self.has(tail.stream(), sequence).await? {
-                        return Ok(());
-                    }
-                    headers::rename(&mut headers, sequence);
-                }
-                Err(Unstored::NoStream) if !last_try => self.forget_stream(&topic),
-                Err(Unstored::Full(refusal)) => {
-                    if last_try || !self.make_room(&tail).await? {
-                        return Err(room::full(tail.stream()).with_source(refusal));
-                    }
-                }
-                Err(unstored) => return Err(unstored.into()),
+        match self.try_publish(&message, None, false).await? {
+            Tried::Stored => Ok(()),
+            Tried::Again { gone } => {
+                Box::pin(self.try_publish(&message, gone, true)).await.map(drop)
             }
         }
-        Ok(())
     }
+
+    /// What is seldom awaited is in a box: thousands of these are under way, and all that
+    /// they might need takes up room in each.
+    async fn try_publish(&self, message: &Message, gone: Option<u64>, last: bool) -> Result<Tried> {
+        let mut headers = headers::encode(message)?;
+        if let Some(gone) = gone {
+            headers::rename(&mut headers, gone);
+        }
+        let topic = &message.topic;
+        // What is handed to the client now would go out over the next connection,
+        // before anybody has looked at what the server still has.
+        let tail = match self.ready_now(topic) {
+            Some(tail) => tail,
+            None => Box::pin(self.ready(topic)).await?,
+        };
+        if tail.is_lost() {
+            return Err(lost_error(tail.stream()));
+        }
+        let handed_over = tail.sent();
+        match self.acks.publish(topic.clone(), headers, message.payload.clone()).await {
+            Ok(Acknowledged { sequence, duplicate: false }) => {
+                if !tail.stored(handed_over, sequence, || headers::known_as(message, gone)) {
+                    self.ledger.report(&tail);
+                }
+                Ok(Tried::Stored)
+            }
+            Ok(Acknowledged { sequence, .. }) => {
+                if last || Box::pin(self.has(tail.stream(), sequence)).await? {
+                    return Ok(Tried::Stored);
+                }
+                Ok(Tried::Again { gone: Some(sequence) })
+            }
+            Err(Unstored::NoStream) if !last => {
+                self.forget_stream(topic);
+                Ok(Tried::Again { gone })
+            }
+            Err(Unstored::Full(refusal)) => {
+                if last || !Box::pin(self.make_room(&tail)).await? {
+                    return Err(room::full(tail.stream()).with_source(refusal));
+                }
+                Ok(Tried::Again { gone })
+            }
+            Err(unstored) => Err(unstored.into()),
+        }
+    }
+}
+
+/// What became of a try to publish.
+enum Tried {
+    Stored,
+    /// Another try makes sense; under another name where the first one stood at `gone`, and
+    /// does not any more.
+    Again {
+        gone: Option<u64>,
+    },
 }
 
 impl Publisher for JetStream {

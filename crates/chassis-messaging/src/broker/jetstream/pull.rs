@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::deliveries::{Answered, Held, JetStreamDeliveries, Pulled};
+use super::deliveries::{Answered, Asker, Held, JetStreamDeliveries, Pulled};
 use super::key_order::KeyOrder;
 use super::uncounted::Uncounted;
 use super::{Shared, connect, headers, streams, unavailable};
@@ -38,13 +38,20 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// After this much silence a request counts as lost.
 const SILENCE: Duration = Duration::from_secs(12);
 
-/// How many messages may wait here for an earlier one of their key.
-const PARKED: usize = 1024;
+/// How many bytes of messages may wait here for an earlier one of their key. Their number
+/// is bounded by the server, which gives out no more than [`streams::MAX_ACK_PENDING`]; to
+/// keep them all, where they fit, is to give none back that nobody tried.
+const PARKED_BYTES: usize = 64 * 1024 * 1024;
+/// What a message takes up beside its content.
+const OVERHEAD: usize = 512;
 
 /// For how long a message is given back that finds no place to wait; twice as long each
 /// time, since the server counts them.
 const NO_PLACE: Duration = Duration::from_secs(1);
 const LONGEST_NO_PLACE: Duration = Duration::from_secs(60);
+
+/// How much later than asked a message comes back that was to come after a delay.
+const ON_ITS_WAY: Duration = Duration::from_millis(50);
 
 /// The pause after the server said that there is no such consumer.
 const REPAIR_PAUSE: Duration = Duration::from_millis(500);
@@ -77,14 +84,20 @@ pub(super) async fn start(
     let uncounted = shared.uncounted.lock().entry(durable.clone()).or_default().clone();
     let (want, wanted) = watch::channel(true);
     let per_key = subscription.per_key;
+    let asker = Arc::new(Asker {
+        shared: shared.clone(),
+        group: subscription.group.clone(),
+        topic: subscription.topic.clone(),
+    });
     let puller = Puller {
         client,
+        asker,
         next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"),
         subscription,
         inbox,
         request: None,
         requests: 0,
-        lines: KeyOrder::new(per_key),
+        lines: KeyOrder::new(per_key, weight),
         in_hand: 0,
         out,
         answers,
@@ -126,6 +139,8 @@ struct Request {
 struct Puller {
     shared: Arc<Shared>,
     client: Client,
+    /// Asks how far the consumer is.
+    asker: Arc<Asker>,
     subscription: Subscription,
     /// Where requests for messages go.
     next: String,
@@ -201,6 +216,7 @@ impl Puller {
             let message = pulled.message.clone();
             let held = Held::new(
                 self.client.clone(),
+                self.asker.clone(),
                 pulled,
                 ticket,
                 self.answers.clone(),
@@ -268,7 +284,8 @@ impl Puller {
         // What it must wait if it finds no place; the longer it waits, the longer.
         let wait = self.no_place(pulled.seq);
         let until = Instant::now() + wait + self.grace();
-        if let Some(pulled) = self.lines.arrive(pulled.seq, key.as_deref(), pulled, PARKED, until) {
+        let (seq, key) = (pulled.seq, key.as_deref());
+        if let Some(pulled) = self.lines.arrive(seq, key, pulled, PARKED_BYTES, until) {
             self.send_back(&pulled, wait).await;
         }
         if !self.is_wanted() {
@@ -328,6 +345,11 @@ impl Puller {
                 let until = Instant::now() + *delay + self.grace();
                 self.lines.given_back(*seq, key.as_deref(), *ticket, until);
             }
+            // Whoever has it when its time is up: those behind it ask for themselves.
+            Answer::Defer(delay) if !spent => {
+                let until = Instant::now() + *delay + ON_ITS_WAY;
+                self.lines.given_back(*seq, key.as_deref(), *ticket, until);
+            }
             Answer::Release => {
                 let until = Instant::now() + self.grace();
                 self.lines.given_back(*seq, key.as_deref(), *ticket, until);
@@ -383,7 +405,7 @@ impl Puller {
                 self.broken = false;
                 // The numbers begin again, or stand for other messages; what is still
                 // there is delivered again.
-                self.lines = KeyOrder::new(self.subscription.per_key);
+                self.lines = KeyOrder::new(self.subscription.per_key, weight);
                 *self.uncounted.lock() = Uncounted::default();
                 self.request = None;
                 self.newest = 0;
@@ -444,6 +466,10 @@ impl Puller {
             self.send_back(pulled, Duration::ZERO).await;
         }
     }
+}
+
+fn weight(pulled: &Pulled) -> usize {
+    pulled.message.size() + OVERHEAD
 }
 
 async fn until(timer: Option<Instant>) {

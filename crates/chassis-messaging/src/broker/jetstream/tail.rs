@@ -41,8 +41,11 @@ impl Shared {
     }
 
     async fn look_at(&self, tail: &StreamTail) -> Result<Option<Stream>> {
+        // The witness first: one that is noted while the server answers is newer than what the
+        // server says, and would pass for lost.
+        let witness = tail.witness();
         let stream = find(&self.context, tail.stream()).await?;
-        if let Some(witness) = tail.witness() {
+        if let Some(witness) = witness {
             let found = at(stream.as_ref(), witness.position).await?;
             // It may have changed since; then the next look will tell.
             if !witness.survives(&found) && tail.witness().as_ref() == Some(&witness) {

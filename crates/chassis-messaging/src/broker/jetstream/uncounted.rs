@@ -3,7 +3,12 @@
 //! The server counts each delivery, also one that found no place here and went straight
 //! back. A consumer gives a message up after so many; it must count only those that it
 //! could try. This is remembered in the process, for as many messages as a consumer of
-//! the server may have unanswered; after a restart the server's count holds.
+//! the server may have unanswered.
+//!
+//! Other processes of the group, and this one after a restart, know only the server's
+//! count, which is then too high. Two things make that harmless: messages are given back
+//! untried only where they do not fit into memory or nobody takes any, and a consumer does
+//! not give up by the count alone what it has not tried.
 
 use std::collections::BTreeMap;
 
