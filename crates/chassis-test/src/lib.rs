@@ -11,10 +11,12 @@
 //! 2. [`servers`]: PostgreSQL, NATS and etcd, given by the environment or started here.
 //! 3. [`fault_proxy`]: cuts, delays and stalls between a client and a server.
 //! 4. [`captured_logs`]: what was logged, as data.
+//! 5. [`figures`]: what programs that measure have in common.
 
 pub mod captured_logs;
 pub mod eventually;
 pub mod fault_proxy;
+pub mod figures;
 pub mod servers;
 
 pub use captured_logs::CapturedLogs;

@@ -7,6 +7,7 @@
 //! and is asked for again under the same key.
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -34,6 +35,7 @@ const MAX_SHOWN: u64 = 10;
 struct Counts {
     failed: AtomicU64,
     came_back: AtomicU64,
+    cancelled: AtomicU64,
 }
 
 /// Orders, waits for the end of every order, prints one line of JSON.
@@ -56,7 +58,8 @@ async fn run(load: &Load) -> Result<()> {
     });
     let baskets = join_all(customers).await.into_iter().collect::<Result<Vec<_>>>()?;
     let accepted = started.elapsed();
-    let followed = baskets.iter().map(|(name, orders)| follow(&client, name, orders));
+    let followed =
+        baskets.iter().map(|(name, orders)| follow(&client, load, name, orders, &counts));
     join_all(followed).await.into_iter().collect::<Result<()>>()?;
     let ended = started.elapsed();
 
@@ -72,6 +75,7 @@ async fn run(load: &Load) -> Result<()> {
         "orders": count,
         "failed": failed,
         "came_back": counts.came_back.load(Relaxed),
+        "cancelled": counts.cancelled.load(Relaxed),
         "accepted_per_s": count as f64 / accepted.as_secs_f64(),
         "ended_per_s": count as f64 / ended.as_secs_f64(),
         "accept_p50_ms": at(50),
@@ -146,14 +150,36 @@ async fn accepted(
 }
 
 /// Waits until each order is shipped, and was told of exactly once.
-async fn follow(client: &Client, customer: &str, orders: &[Accepted]) -> Result<()> {
-    for order in orders {
-        customers::ended(client, &order.id, "shipped").await?;
+///
+/// Where faults are expected, one that could not get what it needs for too long may have been
+/// cancelled, and was told of as such.
+async fn follow(
+    client: &Client,
+    load: &Load,
+    customer: &str,
+    orders: &[Accepted],
+    counts: &Counts,
+) -> Result<()> {
+    let mut cancelled = BTreeSet::new();
+    for Accepted { id, .. } in orders {
+        if load.faults {
+            let answer = customers::end(client, id, "shipped").await?;
+            if answer.body["order"]["status"] == "cancelled" {
+                counts.cancelled.fetch_add(1, Relaxed);
+                cancelled.insert(id);
+            }
+        } else {
+            customers::ended(client, id, "shipped").await?;
+        }
     }
     // The newest are as likely to be told of twice as any, and a page does not hold them all.
-    for order in orders.iter().rev().take(3) {
-        customers::told(client, customer, &order.id, &["order-confirmed", "parcel-shipped"])
-            .await?;
+    for Accepted { id, .. } in orders.iter().rev().take(3) {
+        let news: &[&str] = if cancelled.contains(id) {
+            &["order-cancelled"]
+        } else {
+            &["order-confirmed", "parcel-shipped"]
+        };
+        customers::told(client, customer, id, news).await?;
     }
     Ok(())
 }

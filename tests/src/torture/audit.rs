@@ -202,6 +202,11 @@ fn messages(evidence: &Evidence, sent: &HashMap<&str, &Sent>, found: &mut Vec<Vi
     let mut seen = HashSet::new();
     let mut turns: HashMap<(&str, &str), i64> = HashMap::new();
     for stored in &evidence.stored {
+        if let Some(parked) = &stored.given_up
+            && sent.get(parked.as_str()).is_some_and(|row| row.fate == "parked")
+        {
+            continue;
+        }
         let Some(row) = sent.get(stored.id.as_str()) else {
             let (id, topic) = (stored.id.clone(), stored.topic.clone());
             found.push(Violation::Ghost { id, topic, seq: stored.seq });

@@ -190,8 +190,15 @@ async fn rows<T>(
 
 async fn embedded(url: &str) -> Result<Vec<Stored>, Failure> {
     let mut db = AnyConnection::connect(url).await?;
-    let stored = rows(&mut db, "SELECT seq, id, topic FROM messages ORDER BY seq", |row| {
-        Ok(Stored { seq: row.try_get(0)?, id: row.try_get(1)?, topic: row.try_get(2)? })
+    const STORED: &str = "SELECT seq, id, topic, headers FROM messages ORDER BY seq";
+    let stored = rows(&mut db, STORED, |row| {
+        let headers: serde_json::Value = serde_json::from_str(row.try_get(3)?).unwrap_or_default();
+        Ok(Stored {
+            seq: row.try_get(0)?,
+            id: row.try_get(1)?,
+            topic: row.try_get(2)?,
+            given_up: headers["x-given-up"].as_str().map(str::to_owned),
+        })
     });
     Ok(stored.await?)
 }
@@ -228,11 +235,13 @@ async fn stream(context: &jetstream::Context, name: &str) -> Result<Vec<Stored>,
         while let Some(message) = batch.next().await {
             let message = message?;
             let seq = message.info().map(|info| info.stream_sequence)?;
-            let id = message.headers.as_ref().and_then(|headers| headers.get("ce-id"));
+            let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
+            let (id, given_up) = (header("ce-id"), header("x-given-up"));
             found.push(Stored {
                 seq: i64::try_from(seq)?,
                 id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
                 topic: message.subject.to_string(),
+                given_up: given_up.map(|id| id.as_str().to_owned()),
             });
             if seq >= state.last_sequence {
                 return Ok(found);

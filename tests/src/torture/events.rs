@@ -18,6 +18,7 @@ pub struct Changed {
 impl Event for Changed {
     const TOPIC: &'static str = "torture.changed";
     const TYPE: &'static str = "torture-changed.v1";
+    const IN_TURN: bool = true;
 
     fn key(&self) -> Option<String> {
         Some(self.item.clone())

@@ -25,6 +25,8 @@ pub struct Stored {
     pub id: String,
     /// Where it went.
     pub topic: String,
+    /// The message that will not come, where this one says only that.
+    pub given_up: Option<String>,
 }
 
 /// A row of `torture_effect`.

@@ -12,9 +12,9 @@ use super::purchase::{self, Purchase};
 use super::work::{Work, new_id};
 
 /// Who hears of changes: two groups, each of which must get all of them. This one takes
-/// them as they come.
+/// them as they come, for the contrast.
 pub const MIRROR: &str = "mirror";
-/// The second one takes them in turn: it sends away what comes too early.
+/// The second one takes them in turn, each after the one before it.
 pub const LEDGER: &str = "ledger";
 /// The group that keeps the books.
 pub const DESK: &str = "desk";
@@ -63,19 +63,6 @@ pub async fn note(
 /// What the database says.
 pub async fn changed(group: Group, tx: &mut Tx, event: Changed) -> Result<()> {
     note(tx, group.name, &event.id, &event.item, Some(event.version)).await.map(drop)
-}
-
-/// Notes a change in its turn: what came before its predecessor comes again.
-///
-/// # Errors
-///
-/// `ABORTED` where it is not its turn, and what the database says.
-pub async fn entered(group: Group, tx: &mut Tx, event: Changed) -> Result<()> {
-    let nth = note(tx, group.name, &event.id, &event.item, Some(event.version)).await?;
-    if nth == event.version {
-        return Ok(());
-    }
-    Err(Error::aborted("NOT_ITS_TURN", format!("{} comes after {nth}", event.version)))
 }
 
 /// Fails, in one way or another, after it has written.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chassis::data::{DatabaseConfig, Db};
-use chassis::messaging::consumer::PauseConfig;
+use chassis::messaging::consumer::{InTurnConfig, PauseConfig};
 use chassis::messaging::inbox::Inbox;
 use chassis::messaging::outbox::{Outbox, OutboxConfig};
 use chassis::messaging::saga::{SagaConfig, Sagas};
@@ -14,9 +14,7 @@ use chassis::messaging::{Broker, BrokerConfig, Consumer, ConsumerConfig};
 use chassis::{App, Result};
 use serde::{Deserialize, Serialize};
 
-use super::handlers::{
-    BUYER, DESK, Group, LEDGER, MIRROR, answered, asked, changed, entered, poison,
-};
+use super::handlers::{BUYER, DESK, Group, LEDGER, MIRROR, answered, asked, changed, poison};
 use super::load::{Load, LoadConfig};
 use super::purchase::{self, Purchase};
 use super::schema;
@@ -62,9 +60,8 @@ impl Default for Config {
                 concurrency: 4,
                 ack_wait: Duration::from_secs(3),
                 handler_timeout: Duration::from_secs(10),
-                // Forty tries in about fifteen seconds: longer than a database is away or
-                // a message waits for its turn, shorter than the auditor waits for the
-                // poison to be buried.
+                // Forty tries in about fifteen seconds: longer than a database is away,
+                // shorter than the auditor waits for the poison to be buried.
                 max_attempts: 40,
                 retry_delay: Duration::from_millis(100),
                 max_retry_delay: Duration::from_millis(500),
@@ -74,6 +71,9 @@ impl Default for Config {
                     longest: most,
                     ..PauseConfig::default()
                 },
+                // What is parked in the outbox leaves a gap, which must close while the
+                // auditor waits.
+                in_turn: InTurnConfig { settle: Duration::from_secs(5), ..InTurnConfig::default() },
                 ..ConsumerConfig::default()
             },
             saga: SagaConfig {
@@ -150,7 +150,7 @@ impl Service {
             .with(work.outbox.relay(broker))
             .with(sagas.runner())
             .with(self.consumer(MIRROR).on(changed).on(poison))
-            .with(self.consumer(LEDGER).on(entered).on(poison))
+            .with(self.consumer(LEDGER).in_turn().on(changed).on(poison))
             .with(self.consumer(DESK).on(asked))
             .with(buyer.on(answered))
     }

@@ -113,8 +113,8 @@ impl Work {
         self.send(tx, message, Fate::Buried, &id, None).await
     }
 
-    /// Sends something that no broker takes, under the key of an item whose other
-    /// messages must not suffer from it.
+    /// Sends something that no broker takes, under the key of an item and in its turn: its
+    /// other messages must wait for it no longer than needed.
     ///
     /// Dropping the future leaves the transaction as a failed statement does: roll it back.
     ///
@@ -123,7 +123,7 @@ impl Work {
     /// What the database says.
     pub async fn oversize(&self, tx: &mut Tx, item: &str) -> Result<()> {
         let message = Message::new(Changed::TOPIC, Changed::TYPE, vec![b'x'; self.too_large]);
-        self.send(tx, message.with_key(item), Fate::Parked, item, None).await
+        self.send(tx, message.with_key(item).in_turn(), Fate::Parked, item, None).await
     }
 
     async fn send(

@@ -6,6 +6,7 @@
 
 mod hello;
 mod lifecycle;
+mod overload;
 mod process;
 mod propagation;
 mod resilience;

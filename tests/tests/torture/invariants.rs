@@ -11,7 +11,7 @@ fn sent(id: &str, fate: &str, version: Option<i64>) -> Sent {
 }
 
 fn stored(seq: i64, id: &str) -> Stored {
-    Stored { seq, id: id.to_owned(), topic: "t".to_owned() }
+    Stored { seq, id: id.to_owned(), topic: "t".to_owned(), given_up: None }
 }
 
 fn effect(id: &str, version: i64, nth: i64) -> Effect {
@@ -34,7 +34,13 @@ fn clean() -> Evidence {
             sent("y", "parked", None),
         ],
         // A repetition is no fault.
-        stored: vec![stored(1, "a"), stored(2, "x"), stored(3, "b"), stored(4, "a")],
+        stored: vec![
+            stored(1, "a"),
+            stored(2, "x"),
+            stored(3, "b"),
+            stored(4, "a"),
+            Stored { given_up: Some("y".to_owned()), ..stored(5, "a word about y") },
+        ],
         buried: vec![stored(1, "x")],
         effects: vec![effect("a", 1, 1), effect("b", 2, 2)],
         started: vec!["p".to_owned()],
@@ -50,16 +56,20 @@ fn clean_evidence_gives_a_clean_report() {
     assert_eq!(report.violations, []);
     let counts = report.counts;
     assert_eq!((counts.sent, counts.poison, counts.oversize), (2, 1, 1));
-    assert_eq!((counts.stored, counts.repeated, counts.buried), (4, 1, 1));
+    assert_eq!((counts.stored, counts.repeated, counts.buried), (5, 1, 1));
     assert_eq!((counts.effects, counts.confirmed, counts.cancelled), (2, 1, 0));
 }
 
 #[test]
 fn each_invariant_is_seen_broken() {
     type Break = fn(&mut Evidence);
-    let cases: [(&[&str], Break); 16] = [
+    let cases: [(&[&str], Break); 17] = [
         (&["Lost"], |e| e.stored.retain(|m| m.id != "b")),
         (&["Ghost"], |e| e.stored.push(stored(9, "nobody"))),
+        (&["Ghost"], |e| {
+            let given_up = Some("a".to_owned());
+            e.stored.push(Stored { given_up, ..stored(9, "not parked") });
+        }),
         (&["Unhandled"], |e| drop(e.effects.pop())),
         (&["GhostEffect"], |e| e.effects.push(effect("nobody", 3, 3))),
         (&["Twice"], |e| e.effects.push(effect("a", 1, 3))),

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::Options;
 use crate::test::servers::Servers;
 
-pub(super) fn command(options: &Options, servers: Option<&Servers>) -> Command {
+pub(super) fn commands(options: &Options, servers: Option<&Servers>) -> Vec<Command> {
     let mut command = super::cargo(&["-p", "chassis-messaging", "--example", "bench"], options);
     if let Some(servers) = servers {
         command.env("DATABASE_URL", &servers.database).env("NATS_URL", &servers.broker);
@@ -15,5 +15,5 @@ pub(super) fn command(options: &Options, servers: Option<&Servers>) -> Command {
             command.env("CHASSIS_BENCH_PIDS", pids.join(","));
         }
     }
-    command
+    vec![command]
 }

@@ -6,25 +6,35 @@
 
 mod messaging;
 mod resilience;
+mod servers;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use crate::process::{End, Runner};
 use crate::test::Failure;
+use crate::test::install::{self, Binary};
 use crate::test::servers::{Servers, Use};
 
 /// A set of figures.
 struct Set {
     name: &'static str,
     needs_servers: bool,
-    /// The command that measures, given the options of the user.
-    command: fn(&Options, Option<&Servers>) -> Command,
+    /// Programs that it measures with.
+    programs: &'static [Binary],
+    /// The commands that measure, given the options of the user.
+    commands: fn(&Options, Option<&Servers>) -> Vec<Command>,
 }
 
 const SETS: &[Set] = &[
-    Set { name: "messaging", needs_servers: true, command: messaging::command },
-    Set { name: "resilience", needs_servers: false, command: resilience::command },
+    Set { name: "messaging", needs_servers: true, programs: &[], commands: messaging::commands },
+    Set { name: "resilience", needs_servers: false, programs: &[], commands: resilience::commands },
+    Set {
+        name: "servers",
+        needs_servers: false,
+        programs: &[Binary::VALGRIND, Binary::H2LOAD],
+        commands: servers::commands,
+    },
 ];
 
 /// What the command line of `bench` asks for.
@@ -32,6 +42,8 @@ const SETS: &[Set] = &[
 pub struct Options {
     set: String,
     json: bool,
+    /// Leaves out what takes minutes to set up.
+    quick: bool,
     /// Beginnings of the names of figures; all where it is empty.
     names: Vec<String>,
 }
@@ -47,6 +59,7 @@ impl Options {
         for &arg in args {
             match arg {
                 "--json" => options.json = true,
+                "--quick" => options.quick = true,
                 option if option.starts_with('-') => {
                     return Err(format!("unknown option `{option}` of `bench`"));
                 }
@@ -61,10 +74,16 @@ impl Options {
         }
     }
 
+    /// Whether one of these figures is asked for.
+    fn wants(&self, figures: &[&str]) -> bool {
+        let begins = |name: &String| figures.iter().any(|all| all.starts_with(name.as_str()));
+        self.names.is_empty() || self.names.iter().any(begins)
+    }
+
     /// As the programs that measure take them.
     fn args(&self) -> impl Iterator<Item = &str> {
-        let json = self.json.then_some("--json");
-        json.into_iter().chain(self.names.iter().map(String::as_str))
+        let flags = [self.json.then_some("--json"), self.quick.then_some("--quick")];
+        flags.into_iter().flatten().chain(self.names.iter().map(String::as_str))
     }
 }
 
@@ -92,17 +111,22 @@ pub fn run(root: &Path, options: &Options) -> ExitCode {
 }
 
 fn measure(set: &Set, root: &Path, options: &Options, runner: &mut Runner) -> Result<(), Failure> {
+    install::ensure(set.programs, runner)?;
     let servers = match set.needs_servers {
         true => Some(Servers::obtain(runner, Use::Measure)?),
         false => None,
     };
-    let mut command = (set.command)(options, servers.as_ref());
-    match runner.run(command.current_dir(root)) {
-        Ok(End::Exited(status)) if status.success() => Ok(()),
-        Ok(End::Exited(status)) => Err(Failure::Failed(format!("{}: {status}", set.name))),
-        Ok(End::Interrupted) => Err(Failure::Interrupted),
-        Err(error) => Err(Failure::Failed(format!("cargo does not start: {error}"))),
+    for mut command in (set.commands)(options, servers.as_ref()) {
+        match runner.run(command.current_dir(root)) {
+            Ok(End::Exited(status)) if status.success() => {}
+            Ok(End::Exited(status)) => {
+                return Err(Failure::Failed(format!("{}: {status}", set.name)));
+            }
+            Ok(End::Interrupted) => return Err(Failure::Interrupted),
+            Err(error) => return Err(Failure::Failed(format!("cargo does not start: {error}"))),
+        }
     }
+    Ok(())
 }
 
 /// A cargo command that runs a program built for release, with the options of the user.
@@ -119,16 +143,16 @@ mod tests {
 
     #[test]
     fn options() {
-        let options = Options::parse(&["messaging", "--json", "append_cost_1"]).unwrap();
-        assert_eq!(options.args().collect::<Vec<_>>(), ["--json", "append_cost_1"]);
+        let options = Options::parse(&["messaging", "--quick", "--json", "append_cost_1"]).unwrap();
+        assert_eq!(options.args().collect::<Vec<_>>(), ["--json", "--quick", "append_cost_1"]);
         assert_eq!(Options::parse(&["messaging"]).unwrap().args().count(), 0);
     }
 
     #[test]
     fn wrong_options_say_what_is_wrong() {
         let cases: [(&[&str], &str); 3] = [
-            (&[], "needs one of: messaging, resilience"),
-            (&["weather"], "`weather`; there are: messaging, resilience"),
+            (&[], "needs one of: messaging, resilience, servers"),
+            (&["weather"], "`weather`; there are: messaging, resilience, servers"),
             (&["messaging", "--fast"], "unknown option `--fast`"),
         ];
         for (args, expected) in cases {

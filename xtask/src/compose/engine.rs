@@ -3,6 +3,7 @@
 //! Compose is `docker compose` where the engine has it, and `docker-compose` otherwise:
 //! Debian's is 1.29, and the compose file has to work with both.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -51,6 +52,13 @@ impl Engine {
         output(Command::new("docker").args(args), &format!("docker {}", args.join(" ")))
     }
 
+    /// What a container said, on both streams.
+    pub(super) fn logs(&self, container: &str) -> Result<String, Failure> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec docker logs \"$0\" 2>&1", container]);
+        output(&mut command, &format!("docker logs {container}"))
+    }
+
     /// `docker compose ARGS`, its output where ours goes.
     pub(super) fn compose(&self, args: &[&str], runner: &mut Runner) -> Result<(), Failure> {
         println!("    $ {} {}", self.compose.join(" "), args.join(" "));
@@ -82,6 +90,13 @@ impl Engine {
         command
     }
 
+    /// Where this machine reaches a published port.
+    pub(super) fn port(&self, service: &str, port: &str) -> Result<u16, Failure> {
+        let address = self.compose_quietly(&["port", service, port])?;
+        let port = address.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+        port.ok_or_else(|| Failure::Failed(format!("{service} publishes no port: {address}")))
+    }
+
     /// The containers of a service, by id.
     pub(super) fn containers(&self, service: &str) -> Result<Vec<String>, Failure> {
         Ok(self.compose_quietly(&["ps", "-q", service])?.lines().map(str::to_owned).collect())
@@ -106,6 +121,8 @@ pub(super) fn run(command: &mut Command, name: &str, runner: &mut Runner) -> Res
 fn output(command: &mut Command, shown: &str) -> Result<String, Failure> {
     let output = command
         .stdin(Stdio::null())
+        // Ctrl-C is for this program, which then removes what was made.
+        .process_group(0)
         .output()
         .map_err(|error| Failure::Failed(format!("`{shown}` does not start: {error}")))?;
     if output.status.success() {

@@ -10,7 +10,7 @@ mod engine;
 mod images;
 mod scenes;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use self::engine::{Engine, PROJECT, run as run_command};
@@ -21,22 +21,54 @@ use crate::test::Failure;
 const SERVICES: [&str; 7] =
     ["catalog", "inventory", "payment", "ordering", "shipping", "notification", "gateway"];
 
+/// What the command line of `compose-test` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Optimised services: the figures mean something, and the build takes minutes.
+    release: bool,
+}
+
+impl Options {
+    /// Reads the options after `compose-test`.
+    ///
+    /// # Errors
+    /// What is wrong with them, for the user.
+    pub fn parse(args: &[&str]) -> Result<Self, String> {
+        let mut options = Self::default();
+        for &arg in args {
+            match arg {
+                "--release" => options.release = true,
+                other => return Err(format!("unknown option `{other}` of `compose-test`")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// The services as they were built, outside of any container.
+struct Built {
+    folder: PathBuf,
+    /// Whether their figures say something.
+    optimised: bool,
+}
+
+impl Built {
+    fn program(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
 /// Runs the test and gives the exit code: 0, 1, or 130 if interrupted.
-pub fn run(root: &Path) -> ExitCode {
-    let outcome = Engine::find(root).map_err(Failure::Failed).and_then(|mut engine| {
-        let mut runner = Runner::install()
-            .map_err(|error| Failure::Failed(format!("cannot listen for Ctrl-C: {error}")))?;
-        everything(root, &mut engine, &mut runner)
-    });
+pub fn run(root: &Path, options: Options) -> ExitCode {
+    let outcome = Runner::install()
+        .map_err(|error| Failure::Failed(format!("cannot listen for Ctrl-C: {error}")))
+        .and_then(|mut runner| test(root, options, &mut runner));
     match outcome {
         Ok(()) => {
             println!("the compose file holds");
             ExitCode::SUCCESS
         }
-        Err(Failure::Failed(line) | Failure::Missing(line)) => {
-            println!("FAILED: {line}");
-            ExitCode::FAILURE
-        }
+        Err(Failure::Failed(line) | Failure::Missing(line)) => failed(&line),
         Err(Failure::Interrupted) => {
             println!("interrupted; everything that was made is removed");
             ExitCode::from(130)
@@ -44,38 +76,89 @@ pub fn run(root: &Path) -> ExitCode {
     }
 }
 
-fn everything(root: &Path, engine: &mut Engine, runner: &mut Runner) -> Result<(), Failure> {
-    println!("==> building the services");
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--release", "--locked", "-p", "shop", "--bins"]).current_dir(root);
-    for service in SERVICES {
-        build.args(["-p", &format!("shop-{service}")]);
+/// As a part of `cargo xtask test`: where no engine answers, that is one line.
+pub(crate) fn part(root: &Path, runner: &mut Runner) -> Result<(), Failure> {
+    match Engine::find(root) {
+        Ok(_) => test(root, Options::default(), runner),
+        Err(line) => {
+            println!("    left out: {line}");
+            Ok(())
+        }
     }
-    run_command(&mut build, "cargo build", runner)?;
+}
 
-    println!("==> images");
+fn test(root: &Path, options: Options, runner: &mut Runner) -> Result<(), Failure> {
+    let mut engine = Engine::find(root).map_err(Failure::Failed)?;
+    everything(root, options, &mut engine, runner)
+}
+
+fn failed(line: &str) -> ExitCode {
+    println!("FAILED: {line}");
+    ExitCode::FAILURE
+}
+
+fn everything(
+    root: &Path,
+    options: Options,
+    engine: &mut Engine,
+    runner: &mut Runner,
+) -> Result<(), Failure> {
+    println!("==> what the engine has");
     for (name, port) in [("GATEWAY_PORT", free_port()?), ("PROMETHEUS_PORT", free_port()?)] {
         engine.set(name, port.to_string());
     }
     engine.set("SHOP_TAG", PROJECT.to_owned());
     // What an earlier run that was killed left.
-    let _ = engine.compose_quietly(&["down", "--volumes", "--remove-orphans"]);
-    let made = images::ensure(engine, root, &SERVICES, runner)?;
-    let outcome = scenes::play(root, engine, runner);
-    let removed = remove(engine, &made);
+    remove(engine)?;
+    let missing = images::missing(engine);
+    if !missing.is_empty() {
+        // Before the build: what cannot be had shows in seconds.
+        images::archives(root, runner)?;
+    }
+
+    println!("==> building the services");
+    let built = build(root, options, runner)?;
+
+    println!("==> images");
+    let made =
+        if missing.is_empty() { Ok(()) } else { images::make(&missing, root, &built, runner) };
+    let outcome = made.and_then(|()| scenes::play(root, &built, engine, runner));
+    println!("==> removing everything");
+    let removed = remove(engine);
+    if let (Err(_), Err(Failure::Failed(line))) = (&outcome, &removed) {
+        println!("{line}");
+    }
     outcome.and(removed)
 }
 
+/// Builds the services and the program `shop` with the cargo of this machine.
+fn build(root: &Path, options: Options, runner: &mut Runner) -> Result<Built, Failure> {
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What `cargo build -p shop` has built is built: its services depend on nothing else.
+    build.args(["build", "--locked", "--bins", "-p", "shop", "-p", "shop-*"]).current_dir(root);
+    let folder = if options.release {
+        build.args(["--profile", "quick-release"]);
+        "quick-release"
+    } else {
+        "debug"
+    };
+    run_command(&mut build, "cargo build", runner)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    Ok(Built { folder: root.join(target).join(folder), optimised: options.release })
+}
+
 /// Removes containers, networks, volumes and images, and looks whether any is left.
-fn remove(engine: &Engine, made: &[&str]) -> Result<(), Failure> {
-    println!("==> removing everything");
-    engine.compose_quietly(&["down", "--volumes", "--remove-orphans", "--timeout", "30"])?;
+fn remove(engine: &Engine) -> Result<(), Failure> {
+    // What still runs is not needed any more; a paused one cannot be killed.
+    for end in ["unpause", "kill"] {
+        let _ = engine.compose_quietly(&[end]);
+    }
+    engine.compose_quietly(&["down", "--volumes", "--remove-orphans"])?;
     for service in SERVICES {
-        engine.docker(&["image", "rm", "--force", &format!("shop-{service}:{PROJECT}")])?;
+        // Not there is as good.
+        let _ = engine.docker(&["image", "rm", "--force", &format!("shop-{service}:{PROJECT}")]);
     }
-    for image in made {
-        engine.docker(&["image", "rm", "--force", image])?;
-    }
+    images::remove(engine)?;
     let filter = format!("label=com.docker.compose.project={PROJECT}");
     for (what, args) in [
         ("containers", ["ps", "--all", "--quiet", "--filter"].as_slice()),
@@ -93,4 +176,16 @@ fn remove(engine: &Engine, made: &[&str]) -> Result<(), Failure> {
 fn free_port() -> Result<u16, Failure> {
     let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
     address.map(|address| address.port()).map_err(crate::test::failed("free port"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read() {
+        assert_eq!(Options::parse(&[]), Ok(Options::default()));
+        assert_eq!(Options::parse(&["--release"]), Ok(Options { release: true }));
+        assert!(Options::parse(&["--fast"]).unwrap_err().contains("`--fast`"));
+    }
 }

@@ -1,11 +1,13 @@
 //! What is done to the shop, and what must hold afterwards.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::SERVICES;
 use super::engine::{Engine, run};
+use super::{Built, SERVICES};
 use crate::process::Runner;
 use crate::test::{self, Failure};
 
@@ -15,6 +17,9 @@ const LONGER_THAN_LEASES: Duration = Duration::from_secs(12);
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How much of each log is shown when a scene fails.
+const LOG_LINES: usize = 30;
+
 /// The aim for an image beyond its base, which is empty.
 const AIM_IMAGE_MB: f64 = 40.0;
 /// The aim for all services together, without the servers.
@@ -23,64 +28,104 @@ const AIM_MEMORY_MB: f64 = 150.0;
 struct Stage<'a> {
     engine: &'a Engine,
     runner: &'a mut Runner,
-    /// The program `shop`, as built for release.
+    /// The program `shop`.
     shop: std::path::PathBuf,
     /// The gateway, as host:port.
     gateway: String,
 }
 
 /// Plays all scenes on a shop that is built and brought up here.
-pub(super) fn play(root: &Path, engine: &Engine, runner: &mut Runner) -> Result<(), Failure> {
+pub(super) fn play(
+    root: &Path,
+    built: &Built,
+    engine: &Engine,
+    runner: &mut Runner,
+) -> Result<(), Failure> {
     println!("==> the images of the services, by their Dockerfile");
-    engine.compose(&["build"], runner)?;
-    sizes(engine)?;
+    engine.compose(&["build", "--quiet"], runner)?;
+    if built.optimised {
+        sizes(engine)?;
+    }
 
     println!("==> up");
     let started = now();
     engine.compose(&["up", "--detach", "--no-build"], runner)?;
-    let up = started.elapsed();
-    let port = engine.compose_quietly(&["port", "gateway", "8080"])?;
-    let port = port.trim().rsplit(':').next().unwrap_or_default().to_owned();
-    let mut stage = Stage {
-        engine,
-        runner,
-        shop: root.join("target/release/shop"),
-        gateway: format!("127.0.0.1:{port}"),
-    };
-    for service in SERVICES {
-        stage.well(service)?;
+    let port = engine.port("gateway", "8080")?;
+    let mut stage =
+        Stage { engine, runner, shop: built.program("shop"), gateway: format!("127.0.0.1:{port}") };
+    let outcome = stage.scenes(built, started);
+    if matches!(outcome, Err(Failure::Failed(_))) {
+        tell(engine, &root.join("target/compose/logs"));
     }
-    let first = now();
-    stage.first_order()?;
-    println!(
-        "    up in {:.1} s, the first order confirmed {:.1} s later",
-        up.as_secs_f64(),
-        first.elapsed().as_secs_f64()
-    );
-    println!("==> the customers' journey");
-    stage.shop(&["smoke"])?;
+    outcome
+}
 
-    println!("==> orders per second, and memory");
-    let apart = stage.load(10, false)?.wait()?;
-    println!("    seven containers:  {apart}");
-    memory(engine)?;
-    println!("    one process:       {}", one_process(&mut stage)?);
-
-    println!("==> each service is killed under load");
-    for service in SERVICES {
-        stage.kill(service)?;
+/// Keeps what everybody said, for whoever has to find out why a scene failed, and shows what
+/// sounds wrong.
+fn tell(engine: &Engine, folder: &Path) {
+    if let Ok(states) = engine.compose_quietly(&["ps"]) {
+        println!("{states}");
     }
-    println!("==> one is paused for longer than its leases, under load");
-    stage.pause("ordering")?;
-    println!("==> one is cut off from its network and comes back, under load");
-    stage.cut_off("ordering")?;
-    println!("==> each service is restarted under load, two of each");
-    stage.rolling_restart()?;
-    println!("==> the customers' journey once more");
-    stage.shop(&["smoke"])
+    for service in SERVICES.into_iter().chain(["nats", "postgres"]) {
+        for (index, container) in engine.containers(service).unwrap_or_default().iter().enumerate()
+        {
+            let log = engine.logs(container).unwrap_or_default();
+            let file = folder.join(format!("{service}-{index}.log"));
+            match std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&file, &log)) {
+                Ok(()) => println!("--- {}", file.display()),
+                Err(error) => println!("--- {}: {error}", file.display()),
+            }
+            let loud = |line: &&str| {
+                ["\"level\":\"WARN\"", "\"level\":\"ERROR\""]
+                    .iter()
+                    .any(|level| line.contains(level))
+            };
+            let mut lines: Vec<&str> = log.lines().rev().filter(loud).take(LOG_LINES).collect();
+            lines.reverse();
+            lines.iter().for_each(|line| println!("{line}"));
+        }
+    }
 }
 
 impl Stage<'_> {
+    fn scenes(&mut self, built: &Built, started: Instant) -> Result<(), Failure> {
+        self.first_order()?;
+        println!("    the first order ended {:.1} s after `up`", started.elapsed().as_secs_f64());
+        for service in SERVICES {
+            self.well(service)?;
+        }
+        println!("    everything was healthy {:.1} s after `up`", started.elapsed().as_secs_f64());
+
+        self.scraped()?;
+        println!("    Prometheus sees all of them");
+
+        println!("==> the customers' journey");
+        self.shop(&["smoke"])?;
+
+        if built.optimised {
+            println!("==> orders per second, and memory");
+            let apart = self.load(10, MANY, Failures::Count)?.wait()?;
+            println!("    seven containers:  {apart}");
+            memory(self.engine)?;
+            println!("    one process:       {}", one_process(self)?);
+        }
+
+        println!("==> each service is killed under load");
+        for service in SERVICES {
+            self.kill(service)?;
+        }
+        println!("==> one is paused for longer than its leases, under load");
+        self.pause("ordering")?;
+        println!("==> one is cut off from its network and comes back, under load");
+        self.cut_off("ordering")?;
+        println!("==> each service is restarted under load, two of each");
+        self.rolling_restart()?;
+        println!("==> the customers' journey once more");
+        self.shop(&["smoke"])?;
+        println!("==> everything is told to stop, and drains");
+        self.stop()
+    }
+
     /// Runs `shop VERB --gateway …` to its end.
     fn shop(&mut self, args: &[&str]) -> Result<(), Failure> {
         let mut command = Command::new(&self.shop);
@@ -90,14 +135,19 @@ impl Stage<'_> {
 
     fn first_order(&mut self) -> Result<(), Failure> {
         let mut command = Command::new(&self.shop);
-        command.args(["load", "--orders", "1", "--customers", "1", "--gateway", &self.gateway]);
-        run(command.stdout(Stdio::null()), "shop load", self.runner)
+        command.args(["load", "--orders", "1", "--customers", "1", "--faults"]);
+        command.args(["--gateway", &self.gateway]).stdout(Stdio::null());
+        run(&mut command, "shop load", self.runner)
     }
 
-    /// Orders in the background. `faults` says that answers may be failures, as they are while
-    /// the only instance of a service is down; what was accepted must end all the same.
-    fn load(&self, seconds: u64, faults: bool) -> Result<Background, Failure> {
-        load(&self.shop, &self.gateway, seconds, faults)
+    /// Orders in the background.
+    fn load(
+        &self,
+        seconds: u64,
+        customers: usize,
+        failures: Failures,
+    ) -> Result<Background, Failure> {
+        load(&self.shop, &self.gateway, seconds, customers, failures)
     }
 
     /// Waits until every container of the service is healthy.
@@ -109,6 +159,17 @@ impl Stage<'_> {
                 healthy &= engine.inspect(container, "{{.State.Health.Status}}")? == "healthy";
             }
             Ok(healthy)
+        })
+    }
+
+    /// Waits until Prometheus has got the metrics of every service.
+    fn scraped(&mut self) -> Result<(), Failure> {
+        let port = self.engine.port("prometheus", "9090")?;
+        let all = format!("\"{}\"]", SERVICES.len());
+        self.until("Prometheus to see every service", |_| {
+            // Not up yet is not yet all.
+            let answer = get(port, "/api/v1/query?query=count(up%7Bjob%3D%22shop%22%7D%3D%3D1)");
+            Ok(answer.is_ok_and(|answer| answer.contains(&all)))
         })
     }
 
@@ -140,7 +201,7 @@ impl Stage<'_> {
 
     /// SIGKILL to the process itself: to the engine that is a crash, and it starts it again.
     fn kill(&mut self, service: &str) -> Result<(), Failure> {
-        let load = self.load(4, true)?;
+        let load = self.load(4, FEW, Failures::Count)?;
         self.rest(Duration::from_secs(1))?;
         let container = self.only(service)?;
         let pid = self.engine.inspect(&container, "{{.State.Pid}}")?;
@@ -153,8 +214,24 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// SIGTERM to all: none has to be killed, and none fails on its way out.
+    fn stop(&mut self) -> Result<(), Failure> {
+        let mut containers = Vec::new();
+        for service in SERVICES {
+            containers.extend(self.engine.containers(service)?.into_iter().map(|id| (service, id)));
+        }
+        self.engine.compose(&["stop"], self.runner)?;
+        for (service, container) in containers {
+            let code = self.engine.inspect(&container, "{{.State.ExitCode}}")?;
+            if code != "0" {
+                return Err(Failure::Failed(format!("{service} was stopped with {code}")));
+            }
+        }
+        Ok(())
+    }
+
     fn pause(&mut self, service: &str) -> Result<(), Failure> {
-        let load = self.load(15, true)?;
+        let load = self.load(15, FEW, Failures::Count)?;
         let container = self.only(service)?;
         self.engine.docker(&["pause", &container])?;
         let rested = self.rest(LONGER_THAN_LEASES);
@@ -166,7 +243,7 @@ impl Stage<'_> {
     }
 
     fn cut_off(&mut self, service: &str) -> Result<(), Failure> {
-        let load = self.load(15, true)?;
+        let load = self.load(15, FEW, Failures::Count)?;
         let container = self.only(service)?;
         let network = format!("{}_inside", super::PROJECT);
         self.engine.docker(&["network", "disconnect", &network, &container])?;
@@ -178,13 +255,11 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Two of each, one after the other stopped by SIGTERM and started. The gateway has one
-    /// published port and so one container; customers that find its door shut come back, and
-    /// what it had accepted was answered.
+    /// Two of each, one after the other stopped by SIGTERM and started, and no request fails.
     ///
-    /// No request should fail. Some do: an address that Docker's DNS still gives out for a
-    /// container that is gone swallows packets, and a call that meets it is lost to its
-    /// timeout. So failures are printed and not refused; orders must end all the same.
+    /// The gateway has one published port and so one container: while it is gone nobody
+    /// listens there, which no retry behind it can bridge. Customers come back with the same
+    /// key, and what it had accepted was answered.
     fn rolling_restart(&mut self) -> Result<(), Failure> {
         let behind: Vec<&str> = SERVICES.into_iter().filter(|name| *name != "gateway").collect();
         let scale: Vec<String> = behind.iter().map(|name| format!("{name}=2")).collect();
@@ -196,28 +271,68 @@ impl Stage<'_> {
         for service in SERVICES {
             self.well(service)?;
         }
+        // All of them are tried: which ones fail says more than that one does.
+        let mut broken = Vec::new();
         for service in SERVICES {
-            let load = self.load(10, true)?;
-            for container in self.engine.containers(service)? {
+            let containers = self.engine.containers(service)?;
+            let load = self.load(8 * containers.len() as u64, FEW, Failures::Refuse)?;
+            for container in containers {
                 self.rest(Duration::from_secs(1))?;
                 self.engine.docker(&["restart", "--time", "30", &container])?;
                 self.until(&format!("{service} to be healthy"), |engine| {
                     Ok(engine.inspect(&container, "{{.State.Health.Status}}")? == "healthy")
                 })?;
             }
-            println!("    {service:<13} {}", load.wait()?);
+            let (line, held) = match load.wait() {
+                Ok(line) => {
+                    let stayed = service == "gateway" || line.contains("\"came_back\":0,");
+                    (line, stayed)
+                }
+                Err(Failure::Failed(line)) => (line, false),
+                Err(other) => return Err(other),
+            };
+            println!("    {service:<13} {line}");
+            if !held {
+                broken.push(service);
+            }
         }
-        Ok(())
+        if broken.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Failed(format!(
+            "requests failed while these restarted: {}",
+            broken.join(", ")
+        )))
     }
 }
+
+/// What a request that failed is to a load.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Failures {
+    /// A figure, as while the only instance of a service is down. What was accepted must end.
+    Count,
+    /// The end of the test.
+    Refuse,
+}
+
+/// Customers who order at the same time: as many as saturate two cores, and some.
+const MANY: usize = 8;
+const FEW: usize = 3;
 
 /// A `shop`, or a `shop load`, in the background; killed when it is dropped.
 struct Background(Option<Child>);
 
-fn load(shop: &Path, gateway: &str, seconds: u64, faults: bool) -> Result<Background, Failure> {
+fn load(
+    shop: &Path,
+    gateway: &str,
+    seconds: u64,
+    customers: usize,
+    failures: Failures,
+) -> Result<Background, Failure> {
     let mut command = Command::new(shop);
     command.args(["load", "--gateway", gateway, "--seconds", &seconds.to_string()]);
-    if faults {
+    command.args(["--customers", &customers.to_string()]);
+    if failures == Failures::Count {
         command.arg("--faults");
     }
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
@@ -270,7 +385,7 @@ fn one_process(stage: &mut Stage<'_>) -> Result<String, Failure> {
         }
         stage.rest(PAUSE)?;
     };
-    load(&stage.shop, &gateway, 10, false)?.wait()
+    load(&stage.shop, &gateway, 10, MANY, Failures::Count)?.wait()
 }
 
 /// The gateway's HTTP address in the shop's report.
@@ -304,6 +419,16 @@ fn memory(engine: &Engine) -> Result<(), Failure> {
     }
     println!("    together      {sum:>6.1} MiB (aim: under {AIM_MEMORY_MB})");
     Ok(())
+}
+
+/// The whole answer to a GET on this machine.
+fn get(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(RECOVERS_WITHIN))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// The first figure of `12.3MiB / 64MiB`.

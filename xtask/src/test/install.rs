@@ -15,7 +15,7 @@ use crate::process::{End, Runner};
 
 /// A program that may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Binary {
+pub(crate) struct Binary {
     /// The programs that must stand in one folder.
     programs: &'static [&'static str],
     /// The Debian package.
@@ -25,6 +25,12 @@ pub(super) struct Binary {
 }
 
 impl Binary {
+    /// Counts instructions.
+    pub(crate) const VALGRIND: Self =
+        Self { programs: &["valgrind"], package: "valgrind", variable: None };
+    /// HTTP/2 load.
+    pub(crate) const H2LOAD: Self =
+        Self { programs: &["h2load"], package: "nghttp2-client", variable: None };
     pub(super) const POSTGRES: Self = Self {
         programs: &["postgres", "initdb"],
         package: "postgresql",
@@ -77,7 +83,7 @@ fn versions(folder: &Path) -> Vec<PathBuf> {
 
 /// Makes sure that all are there: installs what is missing if it may, else says
 /// what to install.
-pub(super) fn ensure(wanted: &[Binary], runner: &mut Runner) -> Result<(), Failure> {
+pub(crate) fn ensure(wanted: &[Binary], runner: &mut Runner) -> Result<(), Failure> {
     let missing: Vec<&Binary> = wanted.iter().filter(|binary| find(binary).is_none()).collect();
     if missing.is_empty() {
         return Ok(());

@@ -31,6 +31,9 @@ pub(super) enum Step {
     Tidy,
     /// What needs NATS, on another version of it.
     OtherNats,
+    /// The shop in containers. It cleans up by itself, so it is no command of its own that
+    /// could be killed over that.
+    Compose,
     Command {
         /// The command as a user would type it.
         shown: String,
@@ -108,6 +111,12 @@ pub(super) const PARTS: &[Part] = &[
                 [&["--minutes", "2", "--seed", "7"], &["--minutes", "1", "--sqlite"]];
             runs.into_iter().flat_map(torture::commands).map(|args| cargo(&args)).collect()
         },
+    },
+    Part {
+        name: "compose",
+        what: "the shop in containers, where a Docker engine answers; only if asked for",
+        needs_servers: false,
+        steps: |_, _| vec![Step::Compose],
     },
 ];
 

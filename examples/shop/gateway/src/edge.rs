@@ -33,6 +33,8 @@ impl Edge {
     /// Settings that cannot work.
     pub async fn connect(app: &App, config: &Config) -> Result<Edge> {
         let discovery = Discovery::new(&config.discovery)?;
+        // It registers nowhere, so nothing else would show whom it finds.
+        discovery.show(app.env());
         let http = |service: &str| {
             Client::builder(service, &discovery)
                 .config(&config.client)
@@ -62,7 +64,9 @@ impl Edge {
 /// The HTTP routes of the edge.
 pub fn router(edge: &Edge) -> Router {
     let optional = |part: Part| part.within(edge.optional_part_within);
-    let stock = Part::optional(stock_of_product(edge.inventory_grpc.clone()));
+    // Before the part is left out there must be time to show what was known.
+    let limit = edge.optional_part_within.mul_f64(0.8);
+    let stock = Part::optional(stock_of_product(edge.inventory_grpc.clone(), limit));
     let products = Part::optional(products_of_order(edge.catalog_grpc.clone())).after(["order"]);
     let payment = Part::optional(payment_of_order(edge.payment_grpc.clone()));
     Gateway::new()

@@ -1,9 +1,11 @@
 //! Parts of an answer that are asked by gRPC and shown as JSON.
 
 use std::future::Future;
+use std::time::Duration;
 
 use chassis::gateway::PartRequest;
-use chassis::grpc::{Channel, from_status};
+use chassis::grpc::{Channel, from_status, or_last_good};
+use chassis::resilience::{Cache, CacheSettings, Degraded};
 use chassis::{Error, Result};
 use serde_json::Value;
 use shop_contracts::catalog::v1::GetProductRequest;
@@ -12,18 +14,33 @@ use shop_contracts::inventory::v1::GetStockRequest;
 use shop_contracts::inventory::v1::inventory_client::InventoryClient;
 use shop_contracts::payment::v1::GetPaymentRequest;
 use shop_contracts::payment::v1::payment_client::PaymentClient;
+use tonic::Request;
 
-/// The stock of the product in the path.
+/// Products whose stock is kept for when the inventory fails.
+const MAX_KEPT: usize = 10_000;
+
+/// The stock of the product in the path; while the inventory fails, the last that it said, with
+/// `as_of_seconds_ago`: a customer who looks is better served by that than by nothing, and
+/// whoever orders is served by the inventory itself. It has to answer within `limit`.
 pub(crate) fn stock_of_product(
     channel: Channel,
+    limit: Duration,
 ) -> impl Fn(PartRequest) -> AnswerFuture + Send + Sync + 'static {
     let client = InventoryClient::new(channel);
+    let kept = Cache::new(CacheSettings { max_entries: MAX_KEPT, ..CacheSettings::default() });
     move |request| {
-        let mut client = client.clone();
+        let (mut client, kept) = (client.clone(), kept.clone());
         answer(async move {
-            let request = GetStockRequest { sku: request.param("sku").to_owned() };
-            let stock = client.get_stock(request).await.map_err(from_status)?;
-            to_json(&stock.into_inner())
+            let sku = request.param("sku").to_owned();
+            let mut request = Request::new(GetStockRequest { sku: sku.clone() });
+            request.set_timeout(limit);
+            let stock =
+                or_last_good(&kept, sku, client.get_stock(request)).await.map_err(from_status)?;
+            let mut shown = to_json(&stock.value)?;
+            if let Some(Degraded::Cached { age }) = stock.degraded {
+                shown["as_of_seconds_ago"] = age.as_secs().into();
+            }
+            Ok(shown)
         })
     }
 }

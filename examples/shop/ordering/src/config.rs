@@ -59,7 +59,13 @@ impl Default for Config {
             },
             outbox: OutboxConfig::default(),
             consumer: ConsumerConfig::default(),
-            saga: SagaConfig::default(),
+            // A checkout outlasts the restart of any service that it needs: what is undone
+            // after three seconds is an order that a customer wanted.
+            saga: SagaConfig {
+                attempts: 20,
+                max_backoff: Duration::from_secs(5),
+                ..SagaConfig::default()
+            },
             discovery: DiscoveryConfig::default(),
             catalog: ClientConfig::default(),
             inventory: ClientConfig::default(),

@@ -151,17 +151,23 @@ pub(super) async fn place_order(
 
 /// Waits until the order has this status; another end is reported at once.
 pub(crate) async fn ended(client: &Client, id: &str, status: &str) -> Result<Answer> {
-    let ends = ["shipped", "cancelled"];
-    let answer = client
-        .until(&format!("order {id} to be {status}"), &format!("/api/orders/{id}"), |answer| {
-            ends.iter().any(|end| answer.body["order"]["status"] == *end)
-        })
-        .await?;
+    let answer = end(client, id, status).await?;
     if answer.body["order"]["status"] == status {
         Ok(answer)
     } else {
         Err(broken(format!("expected {status}: {}", answer.body)))
     }
+}
+
+/// Waits until the order has come to an end, whether or not it is the one that is hoped for.
+pub(crate) async fn end(client: &Client, id: &str, hoped: &str) -> Result<Answer> {
+    let ends = ["shipped", "cancelled"];
+    let what = format!("order {id} to be {hoped}");
+    client
+        .until(&what, &format!("/api/orders/{id}"), |answer| {
+            ends.iter().any(|end| answer.body["order"]["status"] == *end)
+        })
+        .await
 }
 
 fn reason(answer: &Answer, reason: &str) -> Result<()> {

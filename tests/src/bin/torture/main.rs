@@ -11,10 +11,12 @@ mod options;
 mod plan;
 mod system;
 
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use chassis_tests::torture::Report;
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use options::{HELP, Options};
@@ -38,12 +40,11 @@ async fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    let report = match torture(&options).await {
-        Ok(report) => report,
-        Err(failure) => {
-            println!("torture: {failure}");
-            return ExitCode::FAILURE;
-        }
+    // The servers of the tests panic where they do not start: that must not look like an end.
+    let report = match AssertUnwindSafe(torture(&options)).catch_unwind().await {
+        Ok(Ok(report)) => report,
+        Ok(Err(failure)) => return no_verdict(&failure.to_string(), &options),
+        Err(_) => return no_verdict("the runner panicked, see above", &options),
     };
     print!("{report}");
     if report.violations.is_empty() {
@@ -51,6 +52,11 @@ async fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("verdict: {} violations; again: {options}", report.violations.len());
+    ExitCode::FAILURE
+}
+
+fn no_verdict(why: &str, options: &Options) -> ExitCode {
+    println!("torture: {why}\nno verdict; again: {options}");
     ExitCode::FAILURE
 }
 

@@ -7,16 +7,17 @@ pub(crate) const HELP: &str = "\
 Runs a service under faults and lets an auditor look for what was lost.
 
 Usage: cargo xtask torture [--minutes <n>] [--seed <n>] [--copies <n>] [--rate <n>] [--sqlite]
-                           [--strict-order]
+                            [--strict-order]
 
   --minutes <n>  how long faults are inflicted (2)
   --seed <n>     where load and faults come from (1)
   --copies <n>   copies of the service on one PostgreSQL and one JetStream (3)
   --rate <n>     transactions a second, of each copy (20)
   --sqlite       one copy on SQLite and the embedded broker
-  --strict-order on JetStream one process may overtake another, so of the two groups that
-                 hear of changes one lets each wait for its turn, and what the other did
-                 out of turn is counted; this makes it a violation
+  --strict-order a message out of turn is a violation, and not only counted as overtaken
+
+Of the two groups that hear of changes one takes them in turn. The other one takes them as they come, where JetStream lets one process overtake another:
+what it did out of turn is counted apart, as `overtaken`.
 
 Exit code: 0 clean, 1 a violation, 64 a wrong command line.";
 
@@ -78,11 +79,9 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Options { minutes, seed, copies, rate, sqlite, strict_order } = self;
         write!(f, "cargo xtask torture --minutes {minutes} --seed {seed} --rate {rate}")?;
-        if *sqlite {
-            f.write_str(" --sqlite")?;
-        } else {
-            write!(f, " --copies {copies}")?;
+        if *strict_order {
+            f.write_str(" --strict-order")?;
         }
-        if *strict_order { f.write_str(" --strict-order") } else { Ok(()) }
+        if *sqlite { f.write_str(" --sqlite") } else { write!(f, " --copies {copies}") }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use chassis_test::servers::{Nats, Postgres};
-use chassis_tests::torture::handlers::MIRROR;
+use chassis_tests::torture::handlers::{LEDGER, MIRROR};
 use chassis_tests::torture::{Auditor, Source};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -37,6 +37,7 @@ enum End {
 }
 
 pub(crate) struct System {
+    strict_order: bool,
     begin: Instant,
     copies: Vec<Copy>,
     /// Before the folder, which a copy uses.
@@ -47,7 +48,6 @@ pub(crate) struct System {
     database: String,
     ends: Vec<(Instant, End)>,
     tally: BTreeMap<String, usize>,
-    strict_order: bool,
     /// Faults that a copy should die of soon.
     doomed: Vec<bool>,
 }
@@ -69,6 +69,7 @@ impl System {
         let copies = copies.collect::<Result<Vec<_>, _>>()?;
         let doomed = vec![false; copies.len()];
         let mut system = System {
+            strict_order: options.strict_order,
             begin: Instant::now(),
             copies,
             folder,
@@ -77,7 +78,6 @@ impl System {
             database,
             ends: Vec::new(),
             tally: BTreeMap::new(),
-            strict_order: options.strict_order,
             doomed,
         };
         for copy in &mut system.copies {
@@ -93,11 +93,12 @@ impl System {
             None => Source::Folder(self.folder.path().join("broker")),
         };
         let auditor = Auditor::new(self.database.clone(), source);
-        // The embedded broker keeps it over restarts; JetStream within one process.
-        if self.strict_order || self.servers.is_none() {
-            auditor
-        } else {
-            auditor.may_be_overtaken(&[MIRROR])
+        // The embedded broker keeps the order by itself, JetStream where a group asks for it:
+        // the ledger does, the mirror does not.
+        match (&self.servers, self.strict_order) {
+            (None, _) => auditor,
+            (Some(_), true) => auditor.may_be_overtaken(&[MIRROR]),
+            (Some(_), false) => auditor.may_be_overtaken(&[MIRROR, LEDGER]),
         }
     }
 

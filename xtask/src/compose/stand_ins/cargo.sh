@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands in for `cargo build --release`: what was built outside becomes what was built here.
+# Stands in for `cargo build --release`: what was built outside is what was built here.
 set -eu
-mkdir -p target/release
-cp /built/* target/release/
+mkdir -p target
+ln -sfn /built target/release

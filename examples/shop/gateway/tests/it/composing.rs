@@ -19,6 +19,18 @@ async fn a_product_is_shown_with_its_stock() {
 }
 
 #[tokio::test]
+async fn while_the_inventory_is_gone_the_last_known_stock_is_shown_with_its_age() {
+    let mut edge = Edge::open().await;
+    assert_eq!(edge.get("/api/products/cup").await.body["stock"]["available"], 7);
+    edge.stop("inventory", "grpc").await;
+    let answer = edge.get("/api/products/cup").await;
+    assert_eq!((answer.status, answer.missing()), (200, vec![]));
+    let stock = &answer.body["stock"];
+    assert_eq!(stock["available"], 7);
+    assert!(stock["as_of_seconds_ago"].is_u64(), "{stock}");
+}
+
+#[tokio::test]
 async fn an_order_is_shown_with_its_products_and_its_payment() {
     let edge = Edge::open().await;
     let answer = edge.get("/api/orders/o-1").await;

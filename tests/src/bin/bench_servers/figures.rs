@@ -1,0 +1,205 @@
+//! The figures, each beside its anchor.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use chassis_test::figures::{Asked, Figure, median};
+
+use crate::{
+    Outcome,
+    child::Server,
+    load::{Until, requests},
+};
+
+/// The server's core, and the other one.
+const PINNED: [&str; 3] = ["taskset", "-c", "0"];
+const OTHER: [&str; 3] = ["taskset", "-c", "1"];
+const CONNECTIONS: usize = 64;
+const SLICES: usize = 11;
+const SLICE_MILLIS: u64 = 1_000;
+
+/// What is measured beside what.
+struct Pair {
+    name: &'static str,
+    value: &'static str,
+    anchor: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Http { connections: usize },
+    Grpc,
+    Instructions,
+}
+
+const PAIRS: &[Pair] = &[
+    Pair {
+        name: "http_full",
+        value: "http-full",
+        anchor: "http-bare",
+        kind: Kind::Http { connections: CONNECTIONS },
+    },
+    Pair {
+        name: "http_sampled_100",
+        value: "http-sampled-100",
+        anchor: "http-bare",
+        kind: Kind::Http { connections: CONNECTIONS },
+    },
+    Pair {
+        name: "http_usual",
+        value: "http-usual",
+        anchor: "http-full",
+        kind: Kind::Http { connections: CONNECTIONS },
+    },
+    Pair {
+        name: "http_low_load",
+        value: "http-full",
+        anchor: "http-bare",
+        kind: Kind::Http { connections: 1 },
+    },
+    Pair { name: "grpc_full", value: "grpc-full", anchor: "grpc-bare", kind: Kind::Grpc },
+    Pair {
+        name: "http_instructions",
+        value: "http-full",
+        anchor: "http-bare",
+        kind: Kind::Instructions,
+    },
+];
+
+const RSS_IDLE: &str = "rss_idle_mb";
+
+/// Measures the figures that are asked for.
+pub(crate) fn measure(args: Vec<String>) -> Outcome<()> {
+    let asked = Asked::parse(args, &["--quick"])?;
+    let names: Vec<&str> = PAIRS.iter().map(|pair| pair.name).chain([RSS_IDLE]).collect();
+    asked.check(&names)?;
+    asked.print_head();
+    for pair in PAIRS.iter().filter(|pair| asked.wants(pair.name)) {
+        let (value, anchor, unit) = match pair.kind {
+            Kind::Instructions => {
+                let value = instructions(pair.value)?;
+                (value, instructions(pair.anchor)?, "instructions/request")
+            }
+            kind => {
+                let (value, anchor) = cpu_micros(pair, kind)?;
+                (value, anchor, "CPU us/request")
+            }
+        };
+        asked.print(&Figure::new(pair.name, value, unit, pair.anchor, anchor));
+    }
+    if asked.wants(RSS_IDLE) {
+        let (ours, bare) = (resident("http-full")?, resident("http-bare")?);
+        asked.print(&Figure::new(RSS_IDLE, ours, "MiB", "http-bare", bare));
+    }
+    Ok(())
+}
+
+/// The medians of both, measured in slices that alternate.
+fn cpu_micros(pair: &Pair, kind: Kind) -> Outcome<(f64, f64)> {
+    let protocol = match kind {
+        Kind::Grpc => "grpc",
+        _ => "http",
+    };
+    let servers = [
+        Server::start(pair.value, &PINNED, protocol)?,
+        Server::start(pair.anchor, &PINNED, protocol)?,
+    ];
+    let mut slices = [Vec::new(), Vec::new()];
+    for slice in 0..=SLICES {
+        // The first of a pair changes, so that neither always comes first.
+        for turn in 0..2 {
+            let index = (slice + turn) % 2;
+            let server = &servers[index];
+            let before = server.cpu_nanos()?;
+            let count = match kind {
+                Kind::Grpc => h2load(server.address(protocol)?)?,
+                Kind::Http { connections } => http_load(server.address(protocol)?, connections)?,
+                Kind::Instructions => return Err("counted elsewhere".into()),
+            };
+            let nanos = (server.cpu_nanos()? - before) as f64;
+            // The first slice of each is warm-up.
+            if slice > 0 {
+                slices[index].push(nanos / 1e3 / count.max(1) as f64);
+            }
+        }
+    }
+    let [value, anchor] = slices.map(median);
+    for server in servers {
+        server.end()?;
+    }
+    Ok((value, anchor))
+}
+
+/// One slice of load from the other core; how many requests were answered.
+fn http_load(address: SocketAddr, connections: usize) -> Outcome<u64> {
+    let output = Command::new(OTHER[0])
+        .args(&OTHER[1..])
+        .arg(std::env::current_exe()?)
+        .args(["load", &address.to_string(), &connections.to_string(), &SLICE_MILLIS.to_string()])
+        .stderr(Stdio::inherit())
+        .output()?;
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}
+
+/// One slice of `grpc.health.v1.Health/Check` by h2load; how many calls were answered.
+fn h2load(address: SocketAddr) -> Outcome<u64> {
+    // A message without fields: five bytes of frame, nothing else.
+    let body = std::env::temp_dir().join(format!("bench-servers-{}.bin", std::process::id()));
+    std::fs::write(&body, [0_u8; 5])?;
+    let output = Command::new(OTHER[0])
+        .args(&OTHER[1..])
+        .args(["h2load", "--h1=false"])
+        .args(["-c", "4", "-m", "16", "-D", "1", "-H", "content-type: application/grpc"])
+        .args(["-H", "te: trailers", "-d"])
+        .arg(&body)
+        .arg(format!("http://{address}/grpc.health.v1.Health/Check"))
+        .output()
+        .map_err(|error| format!("h2load of nghttp2-client does not run: {error}"))?;
+    std::fs::remove_file(&body)?;
+    let text = String::from_utf8(output.stdout)?;
+    let counts = text.lines().find_map(|line| line.strip_prefix("requests: "));
+    counts
+        .and_then(|counts| counts.split(", ").find_map(|part| part.strip_suffix(" succeeded")))
+        .and_then(|count| count.trim().parse().ok())
+        .ok_or_else(|| format!("h2load says: {text}").into())
+}
+
+/// User instructions for a request: what 6000 more of them add, so that the start cancels out.
+fn instructions(name: &str) -> Outcome<f64> {
+    const FEW: u64 = 2_000;
+    const MANY: u64 = 8_000;
+    const AT_A_TIME: u64 = 8;
+    let total = |count: u64| -> Outcome<f64> {
+        let out = std::env::temp_dir().join(format!("bench-servers-{}.out", std::process::id()));
+        let file = format!("--callgrind-out-file={}", out.display());
+        let server = Server::start(name, &["valgrind", "--tool=callgrind", &file], "http")?;
+        let address = server.address("http")?;
+        requests(address, AT_A_TIME as usize, &Until::Count(count / AT_A_TIME))?;
+        server.end()?;
+        let total = summary(&out);
+        std::fs::remove_file(&out)?;
+        total
+    };
+    Ok((total(MANY)? - total(FEW)?) / (MANY - FEW) as f64)
+}
+
+fn summary(out: &Path) -> Outcome<f64> {
+    let text = std::fs::read_to_string(out)?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
+    Ok(line.ok_or("callgrind wrote no summary")?.trim().parse()?)
+}
+
+/// Resident memory of a server that was asked once.
+fn resident(name: &str) -> Outcome<f64> {
+    let server = Server::start(name, &PINNED, "http")?;
+    requests(server.address("http")?, 1, &Until::Count(1))?;
+    let resident = server.resident_mib();
+    server.end()?;
+    resident
+}
