@@ -25,6 +25,7 @@ struct Everything {
     saga: chassis::messaging::saga::SagaConfig,
     discovery: chassis::discovery::DiscoveryConfig,
     client: chassis::discovery::ClientConfig,
+    cache: chassis::http::CacheConfig,
     chaos: chassis::discovery::ChaosConfig,
 }
 
@@ -50,6 +51,13 @@ const SECTIONS: &[(&str, &str, &str, &str)] = &[
         "ClientConfig",
         "A client of one service. A service names such a section after whom it calls, \
          such as `payment`.",
+    ),
+    (
+        "cache",
+        "chassis-http",
+        "CacheConfig",
+        "Kept answers of an HTTP client (`ClientBuilder::cache`). A service that keeps some gives \
+         the section a name of its own.",
     ),
     ("chaos", "chassis-discovery", "ChaosConfig", "Faults in the calls that a service makes."),
 ];
@@ -141,9 +149,8 @@ fn collect(
     shown.insert(id);
     for field in fields {
         let key = format!("{path}.{}", field.name);
-        let inner = (krate.to_owned(), field.kind.clone());
-        if types.contains_key(&inner) {
-            collect(types, krate, &field.kind, &key, rows, shown)?;
+        if let Some(owner) = owner(types, krate, &field.kind) {
+            collect(types, owner, &field.kind, &key, rows, shown)?;
         } else if field.doc.is_empty() {
             return Err(missing(format!("{krate}: `{kind}::{}` has no doc comment", field.name)));
         } else {
@@ -151,6 +158,16 @@ fn collect(
         }
     }
     Ok(())
+}
+
+/// The crate whose settings type a field has: its own, else the only one with that name.
+fn owner<'a>(types: &'a Types, krate: &'a str, kind: &str) -> Option<&'a str> {
+    if types.contains_key(&(krate.to_owned(), kind.to_owned())) {
+        return Some(krate);
+    }
+    let mut others = types.keys().filter(|(_, name)| name == kind);
+    let (other, _) = others.next()?;
+    others.next().is_none().then_some(other.as_str())
 }
 
 /// Every settings struct: public, and read by serde.
