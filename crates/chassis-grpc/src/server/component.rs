@@ -2,17 +2,16 @@
 //! again.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 use chassis_admission::Door;
-use chassis_core::{BoxFuture, Code, Component, Env, Error, Listener, Ready, Result, Shutdown};
+use chassis_core::{BoxFuture, Code, Component, Env, Listener, Ready, Result, Shutdown};
+use chassis_net::{Listening, tls::Tls};
 use chassis_resilience::rate_limit::shared::TokenStore;
-use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use super::call::CallsFactory;
 use super::config::ServerConfig;
-use super::connections::{self, Limits};
+use super::connections::PerConnection;
 use super::{descriptors, health};
 
 /// A gRPC server with health, reflection, deadlines, metrics, spans and an
@@ -89,21 +88,21 @@ impl Server {
         // Not `UNAVAILABLE`: to clients that is an endpoint to leave, and this one works.
         let refusal = Code::ResourceExhausted;
         let door = Door::new(&self.config.admission, &env, "grpc", refusal, self.tokens)?;
-        let listener = bind(self.config.address()).await?;
-        let address = listener.local_addr().map_err(Error::internal)?;
-        env.announce(Listener { protocol: "grpc", address });
+        let server = "grpc";
+        let tls = Tls::load(&self.config.tls, "grpc.tls", server, &["h2"], &env)?;
+        let (address, limits) = (self.config.address(), self.config.connections());
+        let listening =
+            Listening::bind(address, "GRPC__PORT", server, limits, tls, &env).await?;
+        env.announce(Listener { protocol: "grpc", address: listening.address() });
         ready.ready();
 
         let timeout = self.config.request_timeout;
         let calls = CallsFactory::new(routes.prepare(), &env, timeout, door.clone());
-        let limits = Limits {
-            connections: self.config.max_connections,
-            streams: self.config.max_concurrent_streams,
-            first_call: self.config.first_call_timeout,
-        };
+        let service = |peer: &_| PerConnection::new(&calls, peer);
+        let http = self.config.http();
         let health = health.follow(env.health().watch(), shutdown.clone());
         let serving =
-            async { tokio::join!(health, connections::serve(listener, calls, limits, shutdown)) };
+            async { tokio::join!(health, listening.serve(&http, service, shutdown)) };
         tokio::select! {
             _ = serving => {}
             () = door.watch() => {}
@@ -119,7 +118,8 @@ impl Component for Server {
 
     fn describe(&self) -> String {
         let reflection = if self.reflects() { ", reflection" } else { "" };
-        format!("{}, health{reflection}", self.config.address())
+        let tls = if self.config.tls.is_on() { ", TLS" } else { "" };
+        format!("{}, health{reflection}{tls}", self.config.address())
     }
 
     fn validate(&self) -> Result<()> {
@@ -134,24 +134,4 @@ impl Component for Server {
     ) -> BoxFuture<'static, Result<()>> {
         Box::pin(self.serve(env, ready, shutdown))
     }
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let advice = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "another process listens there; stop it or choose another grpc.port"
-            }
-            std::io::ErrorKind::PermissionDenied => "not permitted; choose a grpc.port above 1023",
-            std::io::ErrorKind::AddrNotAvailable => {
-                "this machine does not have that address; choose another grpc.host"
-            }
-            _ => "check grpc.host and grpc.port",
-        };
-        Error::failed_precondition(
-            "CANNOT_LISTEN",
-            format!("gRPC cannot listen on {address}: {advice}"),
-        )
-        .with_source(error)
-    })
 }
