@@ -16,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-use chassis_core::{BoxFuture, Env, Error, Health, Result, Shutdown, Status};
 use ::http::{Request, Response};
+use chassis_core::{BoxFuture, Env, Error, Health, Result, Shutdown, Status};
 use http_body::Body;
 use hyper::{body::Incoming, service::Service};
 use tokio::{

@@ -91,8 +91,7 @@ impl Server {
         let server = "grpc";
         let tls = Tls::load(&self.config.tls, "grpc.tls", server, &["h2"], &env)?;
         let (address, limits) = (self.config.address(), self.config.connections());
-        let listening =
-            Listening::bind(address, "GRPC__PORT", server, limits, tls, &env).await?;
+        let listening = Listening::bind(address, "GRPC__PORT", server, limits, tls, &env).await?;
         env.announce(Listener { protocol: "grpc", address: listening.address() });
         ready.ready();
 
@@ -101,8 +100,7 @@ impl Server {
         let service = |peer: &_| PerConnection::new(&calls, peer);
         let http = self.config.http();
         let health = health.follow(env.health().watch(), shutdown.clone());
-        let serving =
-            async { tokio::join!(health, listening.serve(&http, service, shutdown)) };
+        let serving = async { tokio::join!(health, listening.serve(&http, service, shutdown)) };
         tokio::select! {
             _ = serving => {}
             () = door.watch() => {}

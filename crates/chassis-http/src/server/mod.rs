@@ -57,8 +57,7 @@ impl Server {
         let tls = Tls::load(&config.tls, "http.tls", server, &["h2", "http/1.1"], &env)?;
         let address = (config.host, config.port).into();
         let limits = config.connections();
-        let listening =
-            Listening::bind(address, "HTTP__PORT", server, limits, tls, &env).await?;
+        let listening = Listening::bind(address, "HTTP__PORT", server, limits, tls, &env).await?;
         let door = Door::new(&config.admission, &env, "http", Code::Unavailable, self.tokens)?;
         let edge =
             EdgeLayer::new(&env, config.request_timeout, config.body_limit as u64, door.clone());
