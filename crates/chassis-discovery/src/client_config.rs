@@ -5,6 +5,7 @@
 
 mod balance;
 mod breaker;
+mod cache;
 mod hedge;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::balance::BalanceConfig;
 pub use self::breaker::BreakerConfig;
+pub use self::cache::CacheConfig;
 pub use self::hedge::HedgeConfig;
 use crate::limits::within;
 use crate::{BalanceSettings, Discovery};
@@ -63,6 +65,8 @@ pub struct ClientConfig {
     /// 1m.
     #[serde(with = "duration")]
     pub max_wait: Duration,
+    /// Answers that are kept.
+    pub cache: CacheConfig,
     /// Asking a second time when the answer is late.
     pub hedge: HedgeConfig,
     /// Which endpoint gets a call.
@@ -100,6 +104,7 @@ impl ClientConfig {
             max_replay: 1024 * 1024,
             max_concurrent: numbers.bulkhead.max_concurrent,
             max_wait: numbers.bulkhead.max_wait,
+            cache: CacheConfig::default(),
             hedge: HedgeConfig::from(numbers.hedge),
             balance: BalanceConfig::default(),
             breaker: BreakerConfig::from(numbers.breaker),
@@ -124,6 +129,7 @@ impl ClientConfig {
         within(&key("max_replay"), self.max_replay, 0..=16 * 1024 * 1024)?;
         within(&key("max_concurrent"), self.max_concurrent, 1..=100_000)?;
         within(&key("max_wait"), self.max_wait, Duration::ZERO..=MINUTE)?;
+        self.cache.validate(&key("cache"))?;
         self.hedge.validate(&key("hedge"))?;
         self.balance.validate(&key("balance"))?;
         self.breaker.validate(&key("breaker"))

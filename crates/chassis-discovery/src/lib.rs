@@ -66,7 +66,7 @@ pub use balance::{
     provably_not_sent,
 };
 pub use chaos::ChaosConfig;
-pub use client_config::{BalanceConfig, BreakerConfig, ClientConfig, HedgeConfig};
+pub use client_config::{BalanceConfig, BreakerConfig, CacheConfig, ClientConfig, HedgeConfig};
 pub use config::{
     AdvertiseConfig, ConsulConfig, DiscoveryConfig, DnsConfig, EtcdConfig, KubernetesConfig, Mode,
     NatsConfig, RegistryConfig, TlsConfig,

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use chassis_core::{BoxFuture, Metrics, Result};
+use chassis_core::{BoxFuture, Error, Metrics, Result};
 use chassis_discovery::{Affinity, Balance, ClientConfig, Discovery, Target};
 use chassis_resilience::bulkhead::BulkheadService;
 use chassis_resilience::chaos::{Chaos, ChaosLayer, ChaosService};
@@ -29,6 +29,7 @@ use tower::{Layer, Service, ServiceBuilder};
 
 use super::call::{self, Shared};
 use super::classify::ByStatus;
+use super::fallback::Counted;
 use super::replay::Replay;
 use super::retry::Policy;
 use super::transport::{Transport, Wire};
@@ -132,10 +133,17 @@ impl ChannelBuilder {
     pub fn build(self) -> Result<Channel> {
         let path = format!("clients.{}", self.target.service);
         self.config.validate(&path)?;
+        if self.config.cache.enabled {
+            let message = format!(
+                "{path}.cache.enabled is true, allowed is false: a gRPC client keeps no answers"
+            );
+            return Err(Error::invalid_argument("INVALID_CONFIG", message));
+        }
         let shared = Shared {
             timeout: self.config.timeout,
             max_replay: self.config.max_replay,
             target: self.target.to_string().into(),
+            counted: Counted::new(&self.metrics, &self.target.service),
             methods: Arc::new(Methods::new(
                 &self.metrics,
                 Family {
