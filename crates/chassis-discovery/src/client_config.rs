@@ -7,6 +7,7 @@ mod balance;
 mod breaker;
 mod cache;
 mod hedge;
+mod limits;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub use self::balance::BalanceConfig;
 pub use self::breaker::BreakerConfig;
 pub use self::cache::CacheConfig;
 pub use self::hedge::HedgeConfig;
+pub use self::limits::{AdaptiveConfig, CallRateConfig, ThrottleConfig};
 use crate::limits::within;
 use crate::{BalanceSettings, Discovery};
 
@@ -65,6 +67,12 @@ pub struct ClientConfig {
     /// 1m.
     #[serde(with = "duration")]
     pub max_wait: Duration,
+    /// How often this client calls at most.
+    pub rate_limit: CallRateConfig,
+    /// Sending less to a callee that refuses a part of the calls.
+    pub throttle: ThrottleConfig,
+    /// A limit on calls under way that is measured.
+    pub adaptive: AdaptiveConfig,
     /// Answers that are kept.
     pub cache: CacheConfig,
     /// Asking a second time when the answer is late.
@@ -104,6 +112,9 @@ impl ClientConfig {
             max_replay: 1024 * 1024,
             max_concurrent: numbers.bulkhead.max_concurrent,
             max_wait: numbers.bulkhead.max_wait,
+            rate_limit: CallRateConfig::default(),
+            throttle: ThrottleConfig::from(numbers.throttle),
+            adaptive: AdaptiveConfig::from(numbers.adaptive),
             cache: CacheConfig::default(),
             hedge: HedgeConfig::from(numbers.hedge),
             balance: BalanceConfig::default(),
@@ -129,6 +140,9 @@ impl ClientConfig {
         within(&key("max_replay"), self.max_replay, 0..=16 * 1024 * 1024)?;
         within(&key("max_concurrent"), self.max_concurrent, 1..=100_000)?;
         within(&key("max_wait"), self.max_wait, Duration::ZERO..=MINUTE)?;
+        self.rate_limit.validate(&key("rate_limit"))?;
+        self.throttle.validate(&key("throttle"))?;
+        self.adaptive.validate(&key("adaptive"))?;
         self.cache.validate(&key("cache"))?;
         self.hedge.validate(&key("hedge"))?;
         self.balance.validate(&key("balance"))?;

@@ -39,8 +39,8 @@ const CALLER: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 40_000);
 
 /// What a server has room for: so many calls at a time, each for so long, a quarter more or less.
-/// And how long the crowd stays: long enough that the least latency is measured anew, once or
-/// twice, with hardly anybody let in meanwhile.
+/// And how long the crowd stays: long enough that the least latency is measured anew, with
+/// hardly anybody let in meanwhile.
 #[derive(Clone, Copy, Debug)]
 struct Room {
     places: usize,
@@ -49,9 +49,9 @@ struct Room {
 }
 
 const SMALL: Room =
-    Room { places: 8, work: Duration::from_millis(200), crowd: Duration::from_secs(150) };
+    Room { places: 8, work: Duration::from_millis(300), crowd: Duration::from_secs(80) };
 const LARGE: Room =
-    Room { places: 40, work: Duration::from_millis(500), crowd: Duration::from_secs(80) };
+    Room { places: 32, work: Duration::from_millis(800), crowd: Duration::from_secs(80) };
 
 #[derive(Clone)]
 struct Workshop {

@@ -453,3 +453,27 @@ async fn a_cache_that_would_keep_nothing_is_refused() {
                     no answers";
     assert_eq!((error.reason(), error.message()), ("INVALID_CONFIG", expected));
 }
+
+#[tokio::test]
+async fn a_rate_that_the_callee_allows_is_kept() {
+    let (greeter, calls) = in_turn(|_| Ok(()));
+    let server = Running::start(greeter).await;
+    let endpoints = Endpoints::of([server.address]).await;
+    let channel = channel_with(&endpoints, |config| {
+        config.rate_limit.enabled = true;
+        config.rate_limit.per_second = 1;
+        config.rate_limit.burst = 4;
+    });
+    let mut refused = 0;
+    for _ in 0..10 {
+        if let Err(status) = greet(channel.clone(), hello("x")).await {
+            let error = from_status(status);
+            assert_eq!(error.reason(), "TOO_MANY_CALLS");
+            assert!(error.was_not_sent() && error.retry_after().is_some(), "{error:?}");
+            refused += 1;
+        }
+    }
+    // Some come back while the test runs; none was tried again.
+    assert!(refused >= 3, "{refused}");
+    assert_eq!(calls.load(Ordering::SeqCst), 10 - refused);
+}
