@@ -296,3 +296,46 @@ impl Drop for Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::super::health::Shares;
+    use super::*;
+
+    /// It was once forgotten under the lock and said to be gone after it: a circuit that opened
+    /// between the two was counted as ejected for good.
+    #[test]
+    fn who_leaves_while_its_circuit_opens_is_not_counted_for_ever() {
+        const ROUNDS: usize = 5_000;
+        let mut health = Health::new(Shares { max_ejected: 1.0, panic_below: 0.0 });
+        health.resize(2);
+        let together = Arc::new(Together::new(health, || {}));
+        let settings = BalanceSettings::default();
+        let nodes: Vec<_> = (0..ROUNDS)
+            .map(|_| {
+                let address = ([127, 0, 0, 1], 1).into();
+                let all = Arc::clone(&together);
+                Node::new("greeter".to_owned(), address, &settings, all, Instant::now())
+            })
+            .collect();
+        let both = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for node in &nodes {
+                    both.wait();
+                    node.breaker.force_open();
+                }
+            });
+            scope.spawn(|| {
+                for node in &nodes {
+                    both.wait();
+                    node.leave();
+                }
+            });
+        });
+        assert!(nodes.iter().all(|node| node.standing() == Standing::Gone));
+        assert_eq!(together.change(|health| health.ejected()), 0);
+    }
+}
