@@ -34,13 +34,12 @@ struct Shown {
 
 impl Shown {
     fn new(target: &Target, metrics: &Metrics) -> Shown {
-        let of = [("service", &*target.service), ("protocol", &*target.protocol)];
         let held_back = |by| {
             metrics.counter(
                 "client_held_back_calls",
                 "Attempts that were not made, because of the rate, the throttle or the measured \
                  limit of the client.",
-                &[of[0], of[1], ("by", by)],
+                &[("service", &target.service), ("protocol", &target.protocol), ("by", by)],
             )
         };
         Shown {
@@ -50,7 +49,7 @@ impl Shown {
             limit: metrics.gauge(
                 "client_concurrency_limit",
                 "Calls that a client may have under way by what it measures; 0 if it does not.",
-                &of,
+                &[("service", &target.service), ("protocol", &target.protocol)],
             ),
         }
     }

@@ -165,8 +165,11 @@ impl Node {
 
     /// It has left the set: what its last calls bring changes nothing any more.
     pub(crate) fn leave(&self) {
-        self.together.change(|health| health.forget(self.standing()));
-        self.set_standing(Standing::Gone);
+        self.together.change(|health| {
+            health.forget(self.standing());
+            // Under the lock, or a circuit that opens meanwhile would be counted for good.
+            self.set_standing(Standing::Gone);
+        });
     }
 
     fn set_standing(&self, standing: Standing) {
@@ -325,7 +328,10 @@ mod tests {
             scope.spawn(|| {
                 for node in &nodes {
                     both.wait();
-                    node.breaker.force_open();
+                    while node.standing() != Standing::Gone {
+                        node.breaker.force_open();
+                        node.breaker.reset();
+                    }
                 }
             });
             scope.spawn(|| {
