@@ -35,6 +35,9 @@ use crate::{
     tls::Tls,
 };
 
+/// Most connections that are taken from the system's queue when a drain begins: as many as it
+/// holds by default.
+const QUEUE: usize = 4096;
 /// First pause after an accept error that is the process's own fault.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Longest such pause.
@@ -142,6 +145,29 @@ async fn accept_all(
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let addresses = limits.max_per_address.map(Addresses::new);
     let leaving = Arc::new(AtomicBool::new(false));
+    // Begins to serve, unless the address has all its places.
+    let take_in = |stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit| {
+        let place = addresses.as_ref().map(|addresses| addresses.enter(address.ip()));
+        if matches!(place, Some(None)) {
+            meters.crowded.inc();
+            tracing::debug!(peer = %address, "too many connections of one address");
+            return;
+        }
+        let held: Held = (permit, meters.enter(), place.flatten());
+        let connection = begin(Accepted {
+            peer: Peer::new(address, stream.local_addr().ok(), leaving.clone()),
+            stream,
+            limits: limits.clone(),
+            tls: tls.clone(),
+            meters: meters.clone(),
+            drain: drain.child_token(),
+            abort: abort.child_token(),
+        });
+        connections.spawn(async move {
+            connection.await;
+            drop(held);
+        });
+    };
     let mut draining = pin!(draining(&health));
     let mut pause = AcceptPause::default();
 
@@ -158,31 +184,7 @@ async fn accept_all(
         match next {
             Ok((stream, address, permit)) => {
                 pause.reset();
-                let place = match &addresses {
-                    None => None,
-                    Some(addresses) => match addresses.enter(address.ip()) {
-                        None => {
-                            meters.crowded.inc();
-                            tracing::debug!(peer = %address, "too many connections of one address");
-                            continue;
-                        }
-                        place => place,
-                    },
-                };
-                let held: Held = (permit, meters.enter(), place);
-                let connection = begin(Accepted {
-                    peer: Peer::new(address, stream.local_addr().ok(), leaving.clone()),
-                    stream,
-                    limits: limits.clone(),
-                    tls: tls.clone(),
-                    meters: meters.clone(),
-                    drain: drain.child_token(),
-                    abort: abort.child_token(),
-                });
-                connections.spawn(async move {
-                    connection.await;
-                    drop(held);
-                });
+                take_in(stream, address, permit);
             }
             Err(error) => {
                 if let Some(pause) = pause.after(&error) {
@@ -197,7 +199,13 @@ async fn accept_all(
     }
 
     // Whoever connects from now on is refused at once instead of left waiting.
-    drop(listener);
+    leaving.store(true, Relaxed);
+    for (stream, address) in queued(listener) {
+        // Without a place it is refused as the next one will be.
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
+            take_in(stream, address, permit);
+        }
+    }
     drain.cancel();
     connections.close();
     if shutdown.drain_deadline().run(connections.wait()).await.is_err() {
@@ -208,6 +216,24 @@ async fn accept_all(
         abort.cancel();
         connections.wait().await;
     }
+}
+
+/// Closes the listener; gives those who were connected by then. To them the connection stands,
+/// and they may have sent: closing the listener alone would cut them off without a word.
+fn queued(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let mut queued = Vec::new();
+    // Asked without the runtime, which may not have heard of them yet.
+    let Ok(listener) = listener.into_std() else { return queued };
+    while queued.len() < QUEUE
+        && let Ok((stream, address)) = listener.accept()
+    {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        match stream {
+            Ok(stream) => queued.push((stream, address)),
+            Err(error) => tracing::debug!(%error, "a queued connection is lost"),
+        }
+    }
+    queued
 }
 
 /// Waits until the service takes itself out of traffic, which a drain delay before the end.

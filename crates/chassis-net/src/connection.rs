@@ -2,12 +2,14 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -20,11 +22,15 @@ use hyper_util::{
 };
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{Limits, first_bytes::Sniffed, meters::Meters, stream::Stream, tls::Tls};
+
+/// How long one that has connected and sent nothing is waited for when a drain begins: who
+/// connects is about to send, and would not know whether it was heard.
+const FIRST_BYTES_IN_DRAIN: Duration = Duration::from_secs(1);
 
 /// What is known of the other side of a connection.
 #[derive(Clone, Debug)]
@@ -90,10 +96,13 @@ where
     /// The same after a handshake, which has a time of its own.
     pub(crate) async fn with_tls(self, stream: TcpStream, tls: Tls, meters: &Meters) {
         no_delay(&stream);
+        let drained = async {
+            self.drain.cancelled().await;
+            sleep(FIRST_BYTES_IN_DRAIN).await;
+        };
         let shaken = tokio::select! {
             shaken = timeout(self.limits.first_bytes, tls.accept(stream)) => shaken,
-            // Nothing was asked yet, so nothing is lost.
-            () = self.drain.cancelled() => return,
+            () = drained => return,
         };
         let peer = self.peer.address;
         match shaken {
@@ -114,13 +123,18 @@ where
         let Connection { http, service, peer, limits, drain, abort } = self;
         let (stream, is_known) = Sniffed::new(stream);
         let service = Counted { service, requests: Arc::default() };
-        let mut ages = Ages::new(&limits, is_known, service.requests.clone());
+        let mut ages = Ages::new(&limits, is_known.clone(), service.requests.clone());
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let mut timer = pin!(sleep_until(ages.next));
         let mut drained = pin!(drain.cancelled());
         let mut aborted = pin!(abort.cancelled());
-        let mut is_ending = false;
+        let (mut is_ending, mut is_draining) = (false, false);
         loop {
+            // Only the connection's own poll, which is before it, changes what this looks at.
+            let known = poll_fn(|_| match is_known.load(Relaxed) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
             tokio::select! {
                 biased;
                 result = connection.as_mut() => {
@@ -131,7 +145,13 @@ where
                     return;
                 }
                 () = aborted.as_mut() => return,
-                () = drained.as_mut(), if !is_ending => {
+                () = drained.as_mut(), if !is_ending && !is_draining => {
+                    is_draining = true;
+                    // hyper-util would cut off one whose first bytes are on their way.
+                    ages.hurry(Instant::now());
+                    timer.as_mut().reset(ages.next);
+                }
+                () = known, if is_draining && !is_ending => {
                     is_ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
@@ -219,6 +239,13 @@ impl Ages {
         };
         ages.next = ages.soonest(now);
         ages
+    }
+
+    /// A drain has begun: first bytes that are not here soon will not come.
+    fn hurry(&mut self, now: Instant) {
+        let soon = now + FIRST_BYTES_IN_DRAIN;
+        self.first_bytes = self.first_bytes.map(|at| at.min(soon));
+        self.next = self.soonest(now);
     }
 
     fn soonest(&self, now: Instant) -> Instant {

@@ -50,19 +50,37 @@ impl Server {
         self
     }
 
-    async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+    /// The router with all that stands around each of its routes, to be called without a socket:
+    /// by a test under a paused clock, say. Who calls is what
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) in the extensions of a request says; without
+    /// it nobody is trusted and no rate limit holds. Nobody watches how long tasks wait for a
+    /// processor (`shed.queue_delay`).
+    ///
+    /// # Errors
+    /// `INVALID_CONFIG` that names the setting and what is allowed.
+    pub fn into_router(self, env: &Env) -> Result<Router> {
+        self.config.validate()?;
+        Ok(self.assemble(env)?.0)
+    }
+
+    fn assemble(self, env: &Env) -> Result<(Router, Door)> {
         let config = self.config;
         panic::install_hook();
+        let door = Door::new(&config.admission, env, "http", Code::Unavailable, self.tokens)?;
+        let edge =
+            EdgeLayer::new(env, config.request_timeout, config.body_limit as u64, door.clone());
+        // The edge limits every body; axum's own limit of 2 MB would only surprise.
+        Ok((self.router.layer((edge, DefaultBodyLimit::disable())), door))
+    }
+
+    async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+        let config = self.config.clone();
         let server = "http";
         let tls = Tls::load(&config.tls, "http.tls", server, &["h2", "http/1.1"], &env)?;
         let address = (config.host, config.port).into();
         let limits = config.connections();
         let listening = Listening::bind(address, "HTTP__PORT", server, limits, tls, &env).await?;
-        let door = Door::new(&config.admission, &env, "http", Code::Unavailable, self.tokens)?;
-        let edge =
-            EdgeLayer::new(&env, config.request_timeout, config.body_limit as u64, door.clone());
-        // The edge limits every body; axum's own limit of 2 MB would only surprise.
-        let router = self.router.layer((edge, DefaultBodyLimit::disable()));
+        let (router, door) = self.assemble(&env)?;
         env.announce(Listener { protocol: "http", address: listening.address() });
         ready.ready();
         // Everything that can be decided before the first request is.
