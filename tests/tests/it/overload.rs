@@ -299,7 +299,6 @@ async fn three_times_too_many(world: World, room: Room, seed: u64) {
         "{room:?}: goodput {goodput:.3} of {peak:.1}/s, p99 {p99:?} beside {unloaded:?}, answered: \
          critical {critical:.3}, normal {normal:.3}, sheddable {sheddable:.3}"
     );
-    println!("{figures}");
     assert!(goodput >= 0.8, "{figures}");
     assert!(p99 <= 3 * unloaded, "{figures}");
     // The important goes through, what can be left out makes the room.
