@@ -1,5 +1,5 @@
 //! A server of hello's on a socket, and clients that behave and that do not.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod certificates;
 mod connections;
