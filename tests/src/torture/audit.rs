@@ -32,6 +32,16 @@ pub enum Violation {
     NotBuried { id: String },
     /// A message that nobody can handle took effect.
     PoisonTookEffect { handler: String, id: String },
+    /// A row that cannot be published is not parked.
+    NotParked { id: String },
+    /// A row that was parked without a word.
+    ParkedWithoutReason { id: String },
+    /// A row that could be published is parked.
+    Parked { id: String, reason: String },
+    /// A message whose row cannot be published came to the broker.
+    PublishedAllTheSame { id: String, seq: i64 },
+    /// The broker lost what it had acknowledged, and nobody was told.
+    LossUnnoticed { what: String },
     /// Two sagas of one business key were begun.
     StartedTwice { purchase: String, times: usize },
     /// A saga that has not ended.
@@ -48,12 +58,13 @@ impl Violation {
     /// Whether it may mend itself: the work is not done yet.
     #[must_use]
     pub fn is_backlog(&self) -> bool {
-        use Violation::{ClaimsDiffer, Lost, NotBuried, NotEnded, Unhandled};
+        use Violation::{ClaimsDiffer, Lost, NotBuried, NotEnded, NotParked, Unhandled};
         matches!(
             self,
             Lost { .. }
                 | Unhandled { .. }
                 | NotBuried { .. }
+                | NotParked { .. }
                 | NotEnded { .. }
                 | ClaimsDiffer { .. }
         )
@@ -74,8 +85,8 @@ pub struct Counts {
     pub sent: usize,
     /// Rows that nobody can handle.
     pub poison: usize,
-    /// Rows that no broker takes.
-    pub oversize: usize,
+    /// Rows that no broker takes, or that are damaged.
+    pub unfit: usize,
     /// Messages that the broker has.
     pub stored: usize,
     /// Of them, such as it had before.
@@ -124,7 +135,7 @@ impl fmt::Display for Report {
         let Counts {
             sent,
             poison,
-            oversize,
+            unfit,
             stored,
             repeated,
             buried,
@@ -133,7 +144,7 @@ impl fmt::Display for Report {
             confirmed,
             cancelled,
         } = self.counts;
-        writeln!(f, "sent {sent}, poison {poison}, over the limit {oversize}")?;
+        writeln!(f, "sent {sent}, poison {poison}, too large or damaged {unfit}")?;
         writeln!(f, "stored {stored} (repeated {repeated}), dead letters {buried}")?;
         writeln!(
             f,
@@ -158,6 +169,7 @@ pub fn audit(evidence: &Evidence, expected: &[Expected]) -> Report {
     messages(evidence, &sent, &mut found);
     effects(evidence, &sent, expected, &mut found);
     buried(evidence, &sent, &mut found);
+    parked(evidence, &sent, &mut found);
     sagas(evidence, &mut found);
     found.sort();
     Report { counts: counts(evidence), violations: found }
@@ -186,7 +198,7 @@ fn counts(evidence: &Evidence) -> Counts {
     Counts {
         sent: fate("handled"),
         poison: fate("buried"),
-        oversize: fate("parked"),
+        unfit: fate("parked"),
         stored: evidence.stored.len(),
         repeated: evidence.stored.len().saturating_sub(ids.len()),
         buried: evidence.buried.len(),
@@ -212,6 +224,10 @@ fn messages(evidence: &Evidence, sent: &HashMap<&str, &Sent>, found: &mut Vec<Vi
             found.push(Violation::Ghost { id, topic, seq: stored.seq });
             continue;
         };
+        if row.fate == "parked" {
+            found.push(Violation::PublishedAllTheSame { id: row.id.clone(), seq: stored.seq });
+            continue;
+        }
         // A message may come to the broker again; its order is that of the first time.
         if !seen.insert(row.id.as_str()) {
             continue;
@@ -318,6 +334,27 @@ fn buried(evidence: &Evidence, sent: &HashMap<&str, &Sent>, found: &mut Vec<Viol
     for row in evidence.sent.iter().filter(|row| row.fate == "buried") {
         if !ids.contains(row.id.as_str()) {
             found.push(Violation::NotBuried { id: row.id.clone() });
+        }
+    }
+}
+
+/// What cannot be published is parked, with a reason, and nothing else is.
+fn parked(evidence: &Evidence, sent: &HashMap<&str, &Sent>, found: &mut Vec<Violation>) {
+    let mut ids = HashSet::new();
+    for parked in &evidence.parked {
+        let (id, reason) = (parked.id.clone(), parked.reason.clone().unwrap_or_default());
+        ids.insert(parked.id.as_str());
+        match sent.get(parked.id.as_str()).map(|row| row.fate.as_str()) {
+            Some("parked") if reason.is_empty() => {
+                found.push(Violation::ParkedWithoutReason { id });
+            }
+            Some("parked") => {}
+            _ => found.push(Violation::Parked { id, reason }),
+        }
+    }
+    for row in evidence.sent.iter().filter(|row| row.fate == "parked") {
+        if !ids.contains(row.id.as_str()) {
+            found.push(Violation::NotParked { id: row.id.clone() });
         }
     }
 }

@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Connection, Row};
 use tokio::time::{Instant, sleep};
 
 use super::audit::{Report, audit};
-use super::evidence::{Claim, Effect, Evidence, Expected, Sent, Stored};
+use super::evidence::{Claim, Effect, Evidence, Expected, Parked, Sent, Stored};
 use super::handlers::{BUYER, DESK, LEDGER, MIRROR};
 use super::schema::{ACCOUNTS, OPENING};
 
@@ -135,6 +135,11 @@ impl Auditor {
         let mut db = AnyConnection::connect(&self.database).await?;
         let db = &mut db;
         let text = |row: &AnyRow, column: usize| row.try_get::<String, _>(column);
+        // Before what was sent: who is parked then was sent before.
+        const PARKED: &str = "SELECT id, last_error FROM chassis_outbox WHERE state = 2";
+        let parked =
+            rows(db, PARKED, |row| Ok(Parked { id: text(row, 0)?, reason: row.try_get(1)? }));
+        let parked = parked.await?;
         let sent =
             rows(db, "SELECT message_id, fate, topic, item, version FROM torture_sent", |row| {
                 Ok(Sent {
@@ -176,7 +181,7 @@ impl Auditor {
             rows(&mut tx, BOOKS, |row| Ok((text(row, 0)?, row.try_get(1)?, OPENING * ACCOUNTS)));
         let books = books.await?;
         tx.rollback().await?;
-        Ok(Evidence { sent, stored, buried, effects, started, ended, claims, books })
+        Ok(Evidence { sent, stored, buried, parked, effects, started, ended, claims, books })
     }
 }
 

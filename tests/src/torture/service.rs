@@ -18,10 +18,11 @@ use super::handlers::{BUYER, DESK, Group, LEDGER, MIRROR, answered, asked, chang
 use super::load::{Load, LoadConfig};
 use super::purchase::{self, Purchase};
 use super::schema;
+use super::troubles::Troubles;
 use super::work::Work;
 
 /// How long a saga waits for a reply.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The settings of the service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,6 +79,8 @@ impl Default for Config {
             },
             saga: SagaConfig {
                 lease,
+                // A step that hangs is over while the auditor waits.
+                step_timeout: Duration::from_secs(3),
                 attempts: 50,
                 persistent_attempts: 1000,
                 max_backoff: most,
@@ -112,7 +115,7 @@ impl Service {
         let db: Db = Db::connect(&config.database).await?;
         let outbox = Outbox::new(&db, "torture").with_config(config.outbox.clone());
         let too_large = config.broker.max_message_bytes + 1;
-        let work = Work { db: db.clone(), outbox, too_large };
+        let work = Work { db: db.clone(), outbox, too_large, troubles: Troubles::default() };
         let version = config.saga_version;
         let sagas = Sagas::new(&db, purchase::definition(version, PATIENCE), work.clone())
             .with_config(config.saga.clone());

@@ -5,10 +5,13 @@
 //! the machine.
 #![allow(clippy::print_stdout, reason = "a command talks to the person who typed it")]
 
+mod alerts;
 mod copy;
 mod freeze;
+mod inflict;
 mod options;
 mod plan;
+mod stream;
 mod system;
 
 use std::panic::AssertUnwindSafe;
@@ -97,7 +100,7 @@ async fn torture(options: &Options) -> Result<Report, Failure> {
     );
     // A moment more: what should not come again has time to.
     system.run_until(Instant::now() + Duration::from_secs(2)).await?;
-    let report = auditor.audit().await?;
+    let report = system.complete(auditor.audit().await?);
     println!("{}", system.tally());
     system.end(report.violations.is_empty()).await;
     Ok(report)
