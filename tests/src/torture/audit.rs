@@ -5,6 +5,8 @@ use std::fmt;
 
 use super::evidence::{Effect, Evidence, Expected, Sent};
 
+/// Messages that may be on their way to a stream at a time.
+const ON_THEIR_WAY: i64 = 300;
 /// Violations of one kind that are printed.
 const SHOWN: usize = 10;
 
@@ -212,7 +214,7 @@ fn counts(evidence: &Evidence) -> Counts {
 /// Nothing lost, no ghost, and the order in which the broker got them.
 fn messages(evidence: &Evidence, sent: &HashMap<&str, &Sent>, found: &mut Vec<Violation>) {
     let mut seen = HashSet::new();
-    let mut turns: HashMap<(&str, &str), i64> = HashMap::new();
+    let mut lines: BTreeMap<(&str, &str), Vec<(i64, i64)>> = BTreeMap::new();
     for stored in &evidence.stored {
         if let Some(parked) = &stored.given_up
             && sent.get(parked.as_str()).is_some_and(|row| row.fate == "parked")
@@ -233,16 +235,21 @@ fn messages(evidence: &Evidence, sent: &HashMap<&str, &Sent>, found: &mut Vec<Vi
             continue;
         }
         let Some(version) = row.version else { continue };
-        let turn = turns.entry((row.topic.as_str(), row.item.as_str())).or_insert(0);
-        if version != *turn + 1 {
-            found.push(Violation::PublishedOutOfOrder {
-                item: row.item.clone(),
-                expected: *turn + 1,
-                found: version,
-                seq: stored.seq,
-            });
+        lines.entry((&row.topic, &row.item)).or_default().push((stored.seq, version));
+    }
+    let first = evidence.stored.first().map_or(0, |stored| stored.seq);
+    for ((_, item), mut line) in lines {
+        let early = if evidence.remade { early(&mut line, first) } else { HashSet::new() };
+        let mut turn = 0;
+        for (seq, version) in line {
+            let expected = (turn + 1..).find(|version| !early.contains(version)).unwrap_or(0);
+            if version != expected {
+                let item = item.to_owned();
+                let out = Violation::PublishedOutOfOrder { item, expected, found: version, seq };
+                found.push(out);
+            }
+            turn = version;
         }
-        *turn = version;
     }
     for row in &evidence.sent {
         if row.fate != "parked" && !seen.contains(row.id.as_str()) {
@@ -254,6 +261,21 @@ fn messages(evidence: &Evidence, sent: &HashMap<&str, &Sent>, found: &mut Vec<Vi
             });
         }
     }
+}
+
+/// Takes those out of a line that were on their way when the stream was deleted: they stand
+/// at the very beginning of the next one, before what they follow.
+fn early(line: &mut Vec<(i64, i64)>, first: i64) -> HashSet<i64> {
+    let mut lowest = i64::MAX;
+    let mut early = HashSet::new();
+    for &(seq, version) in line.iter().rev() {
+        if version > lowest && seq - first < ON_THEIR_WAY {
+            early.insert(version);
+        }
+        lowest = lowest.min(version);
+    }
+    line.retain(|(_, version)| !early.contains(version));
+    early
 }
 
 /// Each effect once, and in turn.

@@ -50,6 +50,7 @@ pub struct Auditor {
     source: Source,
     expected: Vec<Expected>,
     may_be_overtaken: &'static [&'static str],
+    remade: bool,
 }
 
 impl Auditor {
@@ -62,6 +63,7 @@ impl Auditor {
             source,
             expected: EXPECTED.to_vec(),
             may_be_overtaken: &[],
+            remade: false,
         }
     }
 
@@ -77,6 +79,13 @@ impl Auditor {
     #[must_use]
     pub fn may_be_overtaken(self, handlers: &'static [&'static str]) -> Auditor {
         Auditor { may_be_overtaken: handlers, ..self }
+    }
+
+    /// The same where the stream was deleted, and a publish that was under way then may stand
+    /// before what was published again.
+    #[must_use]
+    pub fn stream_was_deleted(self, remade: bool) -> Auditor {
+        Auditor { remade, ..self }
     }
 
     /// Waits until nothing is left to do, at most `within`, and gives the verdict.
@@ -181,7 +190,19 @@ impl Auditor {
             rows(&mut tx, BOOKS, |row| Ok((text(row, 0)?, row.try_get(1)?, OPENING * ACCOUNTS)));
         let books = books.await?;
         tx.rollback().await?;
-        Ok(Evidence { sent, stored, buried, parked, effects, started, ended, claims, books })
+        let remade = self.remade;
+        Ok(Evidence {
+            sent,
+            stored,
+            remade,
+            buried,
+            parked,
+            effects,
+            started,
+            ended,
+            claims,
+            books,
+        })
     }
 }
 

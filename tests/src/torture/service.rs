@@ -72,9 +72,12 @@ impl Default for Config {
                     longest: most,
                     ..PauseConfig::default()
                 },
-                // What is parked in the outbox leaves a gap, which must close while the
-                // auditor waits.
-                in_turn: InTurnConfig { settle: Duration::from_secs(5), ..InTurnConfig::default() },
+                // Nothing here leaves a gap: who gives a message up says so. What the broker lost
+                // takes its time to come again, on a busy machine.
+                in_turn: InTurnConfig {
+                    settle: Duration::from_secs(20),
+                    ..InTurnConfig::default()
+                },
                 ..ConsumerConfig::default()
             },
             saga: SagaConfig {

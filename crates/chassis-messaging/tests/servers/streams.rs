@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chassis_core::Code;
+use chassis_core::{Code, Status};
 use chassis_data::{DatabaseConfig, Db};
 use chassis_messaging::outbox::OnLoss;
 use chassis_messaging::{Broker, BrokerConfig, Message, Publisher as _};
@@ -73,6 +73,44 @@ async fn a_deleted_stream_is_replayed() {
     let (_folder, db) = sqlite().await;
     let stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
     loss_scenarios::a_loss_is_replayed(stage, "items", async || delete(&nats).await).await;
+}
+
+/// A server says that a stream is gone before its files are, and one of 2.9 that is told to
+/// make it again meanwhile builds on those. Here there is much to remove, and somebody is
+/// about to publish: everything is there again, also after the next crash of the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_deleted_under_load_is_made_again_on_firm_ground() {
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let mut stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
+    stage.append(20).await;
+    stage.until_published().await;
+    let context = jetstream(&nats).await;
+    let mut answers = Vec::new();
+    for _ in 0..20_000 {
+        answers.push(context.publish("items.ballast", vec![b'x'; 2000].into()).await.unwrap());
+    }
+    for answer in answers {
+        answer.await.unwrap();
+    }
+    stage.append(20).await;
+    stage.until_published().await;
+    stage.until_checkpoint().await;
+    let mut appending = stage;
+    let deleting = async { context.delete_stream("items").await.unwrap() };
+    let publishing = async {
+        appending.append(20).await;
+        appending
+    };
+    let (_, stage) = tokio::join!(deleting, publishing);
+    let mut group = Group::join(&stage.broker).await;
+    group.until(60 * 4).await;
+    stage.until_health(Status::Up).await;
+    nats.restart().await;
+    let items = jetstream(&nats).await.get_stream("items").await.unwrap();
+    assert_eq!(items.cached_info().state.messages, 60 * 4);
+    assert_eq!(stage.losses("items"), 1, "what was made again is still there");
+    stage.relay.stop(SOON).await;
 }
 
 /// A server of 2.9 may tell nobody that a consumer is gone, and then answers nothing to

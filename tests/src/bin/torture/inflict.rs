@@ -118,6 +118,7 @@ impl System {
                     Err(failure) => self.postpone(fault, &failure.to_string()),
                 }
             }
+            Fault::StreamDeleted | Fault::TailLost { .. } if Instant::now() > self.losses_end => {}
             Fault::StreamDeleted => {
                 if !self.may_lose().await {
                     self.postpone(fault, "the last loss is not mended");
@@ -130,6 +131,7 @@ impl System {
                         self.say(&format!("the stream is deleted, with {messages} messages"));
                         self.alerts.lost("the stream was deleted", ends);
                         self.lost_at = Some(Instant::now());
+                        self.deleted = true;
                         self.count("stream deleted");
                     }
                     Err(failure) => self.postpone(fault, &failure.to_string()),

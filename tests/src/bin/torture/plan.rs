@@ -209,7 +209,7 @@ impl Plan {
             Card::BrokerAway => (1, |plan, _| Fault::Broker { down: plan.millis(6000, 12_000) }),
             Card::BrokerLoop => (4, |plan, _| Fault::Broker { down: plan.millis(0, 500) }),
             Card::TailLost => (1, |plan, _| {
-                let share = 0.01 + 0.3 * plan.rng.f64();
+                let share = 0.01 + 0.14 * plan.rng.f64();
                 Fault::TailLost { share, down: plan.millis(0, 1000) }
             }),
             Card::StreamDeleted => (1, |_, _| Fault::StreamDeleted),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chassis_test::servers::{Nats, Postgres};
-use chassis_tests::torture::handlers::{LEDGER, MIRROR};
+use chassis_tests::torture::handlers::MIRROR;
 use chassis_tests::torture::{Auditor, Report, Source, Violation};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -26,6 +26,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A copy that ended by itself is started again after this.
 const RESTART: Duration = Duration::from_millis(500);
 
+/// The broker loses nothing more this long before the end: that is mended while the load goes
+/// on, and not counted into the time after it.
+const NO_MORE_LOSSES: Duration = Duration::from_secs(30);
+
 /// What ends a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -38,7 +42,6 @@ pub(crate) enum End {
 }
 
 pub(crate) struct System {
-    strict_order: bool,
     begin: Instant,
     pub(crate) copies: Vec<Copy>,
     /// Before the folder, which a copy uses.
@@ -54,8 +57,11 @@ pub(crate) struct System {
     /// Faults that a copy should die of soon.
     pub(crate) doomed: Vec<bool>,
     pub(crate) alerts: Alerts,
-    /// When the broker last lost something.
+    /// When the broker last lost something, and until when it may.
     pub(crate) lost_at: Option<Instant>,
+    pub(crate) losses_end: Instant,
+    /// Whether the stream is not the first one of its name.
+    pub(crate) deleted: bool,
 }
 
 impl System {
@@ -73,10 +79,10 @@ impl System {
         let copies = (0..options.copies)
             .map(|n| Copy::new(n, folder.path(), options.seed, options.rate, &variables));
         let copies = copies.collect::<Result<Vec<_>, _>>()?;
+        let length = Duration::from_secs_f64(options.minutes * 60.0);
         let doomed = vec![false; copies.len()];
         let alerts = Alerts::new(copies.iter().map(|copy| copy.log().to_owned()).collect());
         let mut system = System {
-            strict_order: options.strict_order,
             begin: Instant::now(),
             copies,
             folder,
@@ -89,6 +95,8 @@ impl System {
             doomed,
             alerts,
             lost_at: None,
+            losses_end: Instant::now() + length.saturating_sub(NO_MORE_LOSSES),
+            deleted: false,
         };
         for copy in &mut system.copies {
             copy.start()?;
@@ -104,11 +112,10 @@ impl System {
         };
         let auditor = Auditor::new(self.database.clone(), source);
         // The embedded broker keeps the order by itself, JetStream where a group asks for it:
-        // the ledger does, the mirror does not.
-        match (&self.servers, self.strict_order) {
-            (None, _) => auditor,
-            (Some(_), true) => auditor.may_be_overtaken(&[MIRROR]),
-            (Some(_), false) => auditor.may_be_overtaken(&[MIRROR, LEDGER]),
+        // the mirror does not.
+        match &self.servers {
+            None => auditor,
+            Some(_) => auditor.may_be_overtaken(&[MIRROR]).stream_was_deleted(self.deleted),
         }
     }
 
