@@ -233,7 +233,9 @@ impl Plan {
     }
 
     fn hold(&mut self, copy: usize, count: usize) -> Fault {
-        Fault::Hold { copy, count, lasts: self.millis(1000, 8000) }
+        // SQLite has one writer, so there they are open one after the other.
+        let parts = if self.servers { 1 } else { u32::try_from(count).unwrap_or(u32::MAX) };
+        Fault::Hold { copy, count, lasts: self.millis(1000, 8000) / parts }
     }
 
     fn trouble(&mut self) -> Fault {
@@ -263,7 +265,9 @@ impl Plan {
                 let count = if turn == 2 { 1 } else { POOL };
                 for copy in 0..self.copies {
                     let pause = if copy == 0 { pause } else { Duration::ZERO };
-                    self.next.push_back((pause, Fault::Hold { copy, count, lasts: A_MINUTE }));
+                    let parts = if self.servers { 1 } else { u32::try_from(count).unwrap_or(1) };
+                    let lasts = A_MINUTE / parts;
+                    self.next.push_back((pause, Fault::Hold { copy, count, lasts }));
                 }
                 self.rest = A_MINUTE;
             }
