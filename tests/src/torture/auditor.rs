@@ -50,7 +50,7 @@ pub struct Auditor {
     source: Source,
     expected: Vec<Expected>,
     may_be_overtaken: &'static [&'static str],
-    remade: bool,
+    lost: bool,
 }
 
 impl Auditor {
@@ -63,7 +63,7 @@ impl Auditor {
             source,
             expected: EXPECTED.to_vec(),
             may_be_overtaken: &[],
-            remade: false,
+            lost: false,
         }
     }
 
@@ -81,11 +81,10 @@ impl Auditor {
         Auditor { may_be_overtaken: handlers, ..self }
     }
 
-    /// The same where the stream was deleted, and a publish that was under way then may stand
-    /// before what was published again.
+    /// The same for a broker that lost something: see [`Report::may_be_disordered`].
     #[must_use]
-    pub fn stream_was_deleted(self, remade: bool) -> Auditor {
-        Auditor { remade, ..self }
+    pub fn broker_lost(self, lost: bool) -> Auditor {
+        Auditor { lost, ..self }
     }
 
     /// Waits until nothing is left to do, at most `within`, and gives the verdict.
@@ -117,7 +116,8 @@ impl Auditor {
     /// What the database and the broker say.
     pub async fn audit(&self) -> Result<Report, Failure> {
         let report = audit(&self.evidence().await?, &self.expected);
-        Ok(report.may_be_overtaken(self.may_be_overtaken))
+        let report = report.may_be_overtaken(self.may_be_overtaken);
+        Ok(if self.lost { report.may_be_disordered() } else { report })
     }
 
     /// All that there is to know.
@@ -190,19 +190,7 @@ impl Auditor {
             rows(&mut tx, BOOKS, |row| Ok((text(row, 0)?, row.try_get(1)?, OPENING * ACCOUNTS)));
         let books = books.await?;
         tx.rollback().await?;
-        let remade = self.remade;
-        Ok(Evidence {
-            sent,
-            stored,
-            remade,
-            buried,
-            parked,
-            effects,
-            started,
-            ended,
-            claims,
-            books,
-        })
+        Ok(Evidence { sent, stored, buried, parked, effects, started, ended, claims, books })
     }
 }
 

@@ -82,8 +82,6 @@ pub struct Evidence {
     pub sent: Vec<Sent>,
     /// What the broker has, in its order.
     pub stored: Vec<Stored>,
-    /// Its stream was deleted and made again.
-    pub remade: bool,
     /// The dead letters.
     pub buried: Vec<Stored>,
     /// What the outbox gave up.

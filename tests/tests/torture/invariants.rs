@@ -45,7 +45,6 @@ fn clean() -> Evidence {
             stored(4, "a"),
             Stored { given_up: Some("y".to_owned()), ..stored(5, "a word about y") },
         ],
-        remade: false,
         buried: vec![stored(1, "x")],
         parked: vec![parked("y", "too large")],
         effects: vec![effect("a", 1, 1), effect("b", 2, 2)],
@@ -108,22 +107,16 @@ fn each_invariant_is_seen_broken() {
     }
 }
 
-/// What was on its way when the stream was deleted may stand at the beginning of the next one;
-/// anywhere else, or in a stream that was not deleted, it is out of order.
+/// Where the broker lost something, a few messages may have come to it out of order; not many.
 #[test]
-fn only_the_beginning_of_a_stream_that_was_made_again_may_be_out_of_order() {
-    let evidence = |remade, seq| {
+fn little_disorder_is_borne_where_the_broker_lost_something() {
+    let disordered = |stored_more: i64| {
         let mut evidence = clean();
-        evidence.remade = remade;
-        evidence.sent.push(sent("c", "handled", Some(3)));
-        evidence.effects.push(effect("c", 3, 3));
-        evidence.stored = vec![stored(1, "x"), stored(seq, "b")];
-        evidence.stored.extend([stored(seq + 1, "a"), stored(seq + 2, "c")]);
-        audit(&evidence, EXPECTED)
+        evidence.stored.swap(0, 2);
+        evidence.stored.extend((0..stored_more).map(|n| stored(10 + n, "a")));
+        audit(&evidence, EXPECTED).may_be_disordered()
     };
-    assert_eq!(evidence(true, 2).violations, []);
-    for (remade, seq) in [(true, 1000), (false, 2)] {
-        let kinds = evidence(remade, seq).kinds();
-        assert_eq!(kinds.into_keys().collect::<Vec<_>>(), ["PublishedOutOfOrder"]);
-    }
+    let few = disordered(200);
+    assert_eq!((few.violations.as_slice(), few.counts.disordered), (&[][..], 2));
+    assert_eq!(disordered(0).kinds()["PublishedOutOfOrder"], 2);
 }

@@ -131,7 +131,6 @@ impl System {
                         self.say(&format!("the stream is deleted, with {messages} messages"));
                         self.alerts.lost("the stream was deleted", ends);
                         self.lost_at = Some(Instant::now());
-                        self.deleted = true;
                         self.count("stream deleted");
                     }
                     Err(failure) => self.postpone(fault, &failure.to_string()),

@@ -30,7 +30,7 @@ open in each copy, and the pools dry. In the last half minute the broker loses n
 
 Of the two groups that hear of changes one takes them in turn, and must. The other one takes
 them as they come, where JetStream lets one process overtake another: what it did out of turn
-is counted, as `overtaken`.
+is counted, as `overtaken`. So is what came to a broker out of order that lost something.
 
 Exit code: 0 clean, 1 a violation, 64 a wrong command line.";
 

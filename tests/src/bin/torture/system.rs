@@ -60,8 +60,6 @@ pub(crate) struct System {
     /// When the broker last lost something, and until when it may.
     pub(crate) lost_at: Option<Instant>,
     pub(crate) losses_end: Instant,
-    /// Whether the stream is not the first one of its name.
-    pub(crate) deleted: bool,
 }
 
 impl System {
@@ -96,7 +94,6 @@ impl System {
             alerts,
             lost_at: None,
             losses_end: Instant::now() + length.saturating_sub(NO_MORE_LOSSES),
-            deleted: false,
         };
         for copy in &mut system.copies {
             copy.start()?;
@@ -115,7 +112,7 @@ impl System {
         // the mirror does not.
         match &self.servers {
             None => auditor,
-            Some(_) => auditor.may_be_overtaken(&[MIRROR]).stream_was_deleted(self.deleted),
+            Some(_) => auditor.may_be_overtaken(&[MIRROR]).broker_lost(self.lost_at.is_some()),
         }
     }
 
