@@ -1,7 +1,7 @@
 //! The parts of the workload as an app: what any service of the chassis looks like.
 //!
 //! The waits are short, so that two minutes hold many crashes and take-overs: leases of
-//! two seconds, an ack wait of three, pauses of two at most.
+//! two seconds, an ack wait of three, pauses of half a second.
 
 use std::time::Duration;
 
@@ -66,10 +66,11 @@ impl Default for Config {
                 max_attempts: 40,
                 retry_delay: Duration::from_millis(100),
                 max_retry_delay: Duration::from_millis(500),
-                // A database that is away trips it; then the work must go on in time.
+                // A database that is away trips it, and so does poison at the end, when there is
+                // little else; then each try takes a pause.
                 pause: PauseConfig {
                     first: Duration::from_millis(500),
-                    longest: most,
+                    longest: Duration::from_millis(500),
                     ..PauseConfig::default()
                 },
                 // Nothing here leaves a gap: who gives a message up says so. What the broker lost
