@@ -102,9 +102,14 @@ impl Engine {
         port.ok_or_else(|| Failure::Failed(format!("{service} publishes no port: {address}")))
     }
 
-    /// The containers of a service, by id.
+    /// The containers of a service, by id, also those that do not run. By the labels that every
+    /// Compose gives them: 1.29 itself takes half a second to say it.
     pub(super) fn containers(&self, service: &str) -> Result<Vec<String>, Failure> {
-        Ok(self.compose_quietly(&["ps", "-q", service])?.lines().map(str::to_owned).collect())
+        let project = format!("label=com.docker.compose.project={PROJECT}");
+        let service = format!("label=com.docker.compose.service={service}");
+        let ids =
+            self.docker(&["ps", "--all", "--quiet", "--filter", &project, "--filter", &service])?;
+        Ok(ids.lines().map(str::to_owned).collect())
     }
 
     /// One field of a container, by a Go template.
