@@ -103,12 +103,13 @@ pub(super) fn archives(root: &Path, runner: &mut Runner) -> Result<(), Failure> 
     // What an interrupted run left is not a root.
     let _ = fs::remove_dir_all(&debian);
     println!("    making a Debian root, once: a minute or two");
+    let log = folder.join("debootstrap.log");
     let mut debootstrap = Command::new("debootstrap");
     debootstrap
         .args(["--variant=minbase", &format!("--include={PACKAGES}"), &suite()?])
         .arg(&debian)
-        .stdout(fs::File::create(folder.join("debootstrap.log")).map_err(test::failed("log"))?);
-    run(&mut debootstrap, "debootstrap", runner)?;
+        .stdout(fs::File::create(&log).map_err(test::failed("log"))?);
+    not_here(run(&mut debootstrap, "debootstrap", runner), &log.display().to_string())?;
     for Root { archive, without, .. } in &ROOTS {
         let part = folder.join(format!("{archive}.part"));
         let mut tar = Command::new("tar");
@@ -246,15 +247,21 @@ fn debootstrap_is_there(runner: &mut Runner) -> Result<(), Failure> {
     const PROGRAM: &str = "debootstrap";
     let has = || Path::new("/usr/sbin").join(PROGRAM).is_file();
     if !has() && test::install::may_install() {
-        test::install::install(&[PROGRAM], runner)?;
+        not_here(test::install::install(&[PROGRAM], runner), "apt-get, above, says why")?;
     }
-    if has() {
-        return Ok(());
-    }
+    if has() { Ok(()) } else { not_here(Err(Failure::Failed(PROGRAM.to_owned())), "not there") }
+}
+
+/// What failed is not the shop's fault: this machine has not what the images are made of.
+fn not_here(outcome: Result<(), Failure>, why: &str) -> Result<(), Failure> {
     let names = names().collect::<Vec<_>>().join(", ");
-    Err(Failure::Failed(format!(
-        "the engine lacks images: pull {names}; or, as root on Debian, install {PROGRAM}"
-    )))
+    outcome.map_err(|failure| match failure {
+        Failure::Failed(line) => Failure::Missing(format!(
+            "the engine lacks images, and what they can be made with cannot be had: {line} \
+             ({why}); pull {names}, or, as root on Debian, install debootstrap"
+        )),
+        other => other,
+    })
 }
 
 /// The suite of this machine: what was built here must find its C library there.
@@ -264,5 +271,28 @@ fn suite() -> Result<String, Failure> {
         .lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
         .map(|name| name.trim_matches('"').to_owned())
-        .ok_or_else(|| Failure::Failed("this machine is not Debian: pull the images".to_owned()))
+        .ok_or_else(|| Failure::Missing("this machine is not Debian: pull the images".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_had_is_not_a_failure_of_the_shop() {
+        let refused = Err(Failure::Failed("`apt-get install`: exit status: 100".to_owned()));
+        let Err(Failure::Missing(line)) = not_here(refused, "apt-get says why") else {
+            panic!("a failure");
+        };
+        for word in ["exit status: 100", "apt-get says why", "pull postgres:15", "debootstrap"] {
+            assert!(line.contains(word), "{line}");
+        }
+        assert_eq!(not_here(Err(Failure::Interrupted), ""), Err(Failure::Interrupted));
+    }
+
+    #[test]
+    fn only_names_that_somebody_asks_for_are_taken_away() {
+        assert!(is_asked_for("postgres:15") && is_asked_for(COMPILER));
+        assert!(!is_asked_for("chassis-stand-in/postgres:latest"));
+    }
 }

@@ -262,7 +262,14 @@ impl Stage<'_> {
     fn pause(&mut self, service: &str) -> Result<(), Failure> {
         let load = self.load(Failures::Count)?;
         let container = self.only(service)?;
-        self.engine.docker(&["pause", &container])?;
+        self.until(&format!("{service} to be frozen"), |engine| {
+            // On a busy machine with cgroups of version 1, runc gives up after some tries, for
+            // example while a health check begins, and says that it may be asked again.
+            match engine.docker(&["pause", &container]) {
+                Err(Failure::Failed(line)) if line.contains("unable to freeze") => Ok(false),
+                other => other.map(|_| true),
+            }
+        })?;
         let rested = self.rest(LONGER_THAN_LEASES);
         self.engine.docker(&["unpause", &container])?;
         rested?;
