@@ -114,7 +114,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "compose",
-        what: "the shop in containers, where a Docker engine answers; only if asked for",
+        what: "the shop in containers, broken and restarted, where a Docker engine answers",
         needs_servers: false,
         steps: |_, _| vec![Step::Compose],
     },
