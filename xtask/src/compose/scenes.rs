@@ -356,3 +356,21 @@ fn get(port: u16, path: &str) -> std::io::Result<String> {
     stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::SERVICES;
+
+    /// With one too few, the service that is restarted last finds none and does not get up.
+    #[test]
+    fn the_database_has_connections_for_two_of_each_under_load() {
+        // What a pool holds at most, and what PostgreSQL keeps for its superuser.
+        const POOL: usize = 10;
+        const KEPT: usize = 3;
+        let compose = include_str!("../../../examples/shop/deploy/compose.yaml");
+        let (_, rest) = compose.split_once("max_connections=").unwrap();
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let with_database = SERVICES.iter().filter(|service| **service != "gateway").count();
+        assert!(digits.parse::<usize>().unwrap() >= 2 * with_database * POOL + KEPT);
+    }
+}
