@@ -17,9 +17,9 @@ pub const BAGGAGE: &str = "baggage";
 /// The id under which a caller finds its request in our logs.
 pub const REQUEST_ID: &str = "x-request-id";
 /// How important a call is; see [`Priority`]. It goes out with each
-/// call that is not a usual one. It is not read by [`extract`]: whoever it comes from may say
-/// that a call can be left out, but only some may say that it is critical, and a server knows
-/// them.
+/// call and message that is not a usual one. It is not read by [`extract`]: whoever it comes
+/// from may say that a call can be left out, but only some may say that it is critical, and a
+/// server knows them. [`extract_from_within`] believes it.
 pub const PRIORITY: &str = "x-request-priority";
 
 /// Longest request id that is accepted from outside, in bytes.
@@ -51,6 +51,20 @@ pub fn extract<'a, T: Into<Cow<'a, str>>>(env: &Env, get: impl Fn(&str) -> Optio
     match get(BAGGAGE) {
         Some(baggage) => context.with_baggage(Baggage::parse(&baggage)),
         None => context,
+    }
+}
+
+/// As [`extract`], with the [`PRIORITY`] that is said: for what came through a broker or out of
+/// a database of our own, where only our own services write.
+pub fn extract_from_within<'a, T: Into<Cow<'a, str>>>(
+    env: &Env,
+    get: impl Fn(&str) -> Option<T>,
+) -> Context {
+    let said = get(PRIORITY).and_then(|name| Priority::parse(&name.into()));
+    let context = extract(env, get);
+    match said {
+        Some(priority) if priority != Priority::Normal => context.with_priority(priority),
+        _ => context,
     }
 }
 
@@ -118,6 +132,9 @@ mod tests {
             let name = written(priority).unwrap();
             assert_eq!(Priority::parse(&name), Some(priority));
             assert_eq!(from(&[(PRIORITY, &name)]).priority(), Priority::Normal);
+            let said = |header: &str| (header == PRIORITY).then(|| name.clone());
+            let within = extract_from_within(&Env::test("t"), said);
+            assert_eq!(within.priority(), priority);
         }
     }
 

@@ -5,7 +5,9 @@
 
 mod balance;
 mod breaker;
+mod cache;
 mod hedge;
+mod limits;
 
 use std::time::Duration;
 
@@ -17,7 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::balance::BalanceConfig;
 pub use self::breaker::BreakerConfig;
+pub use self::cache::CacheConfig;
 pub use self::hedge::HedgeConfig;
+pub use self::limits::{AdaptiveConfig, CallRateConfig, ThrottleConfig};
 use crate::limits::within;
 use crate::{BalanceSettings, Discovery};
 
@@ -63,6 +67,14 @@ pub struct ClientConfig {
     /// 1m.
     #[serde(with = "duration")]
     pub max_wait: Duration,
+    /// How often this client calls at most.
+    pub rate_limit: CallRateConfig,
+    /// Sending less to a callee that refuses a part of the calls.
+    pub throttle: ThrottleConfig,
+    /// A limit on calls under way that is measured.
+    pub adaptive: AdaptiveConfig,
+    /// Answers that are kept.
+    pub cache: CacheConfig,
     /// Asking a second time when the answer is late.
     pub hedge: HedgeConfig,
     /// Which endpoint gets a call.
@@ -100,6 +112,10 @@ impl ClientConfig {
             max_replay: 1024 * 1024,
             max_concurrent: numbers.bulkhead.max_concurrent,
             max_wait: numbers.bulkhead.max_wait,
+            rate_limit: CallRateConfig::default(),
+            throttle: ThrottleConfig::from(numbers.throttle),
+            adaptive: AdaptiveConfig::from(numbers.adaptive),
+            cache: CacheConfig::default(),
             hedge: HedgeConfig::from(numbers.hedge),
             balance: BalanceConfig::default(),
             breaker: BreakerConfig::from(numbers.breaker),
@@ -124,6 +140,10 @@ impl ClientConfig {
         within(&key("max_replay"), self.max_replay, 0..=16 * 1024 * 1024)?;
         within(&key("max_concurrent"), self.max_concurrent, 1..=100_000)?;
         within(&key("max_wait"), self.max_wait, Duration::ZERO..=MINUTE)?;
+        self.rate_limit.validate(&key("rate_limit"))?;
+        self.throttle.validate(&key("throttle"))?;
+        self.adaptive.validate(&key("adaptive"))?;
+        self.cache.validate(&key("cache"))?;
         self.hedge.validate(&key("hedge"))?;
         self.balance.validate(&key("balance"))?;
         self.breaker.validate(&key("breaker"))
@@ -177,6 +197,8 @@ impl ClientConfig {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -223,5 +245,67 @@ mod tests {
             assert!(message.starts_with(&format!("clients.greeter.{name} is ")), "{message}");
             assert!(message.contains("allowed is"), "{message}");
         }
+    }
+
+    /// Puts a value in place of the one at this path.
+    fn with(path: &str, value: Value) -> Result<ClientConfig, String> {
+        let mut all = serde_json::to_value(ClientConfig::default()).unwrap();
+        *all.pointer_mut(&format!("/{}", path.replace('.', "/"))).unwrap() = value;
+        serde_json::from_value(all).map_err(|error| error.to_string())
+    }
+
+    fn leaves(value: &Value, path: &str, into: &mut Vec<(String, Value)>) {
+        let Value::Object(fields) = value else {
+            return into.push((path.to_owned(), value.clone()));
+        };
+        for (name, value) in fields {
+            let dot = if path.is_empty() { "" } else { "." };
+            leaves(value, &format!("{path}{dot}{name}"), into);
+        }
+    }
+
+    /// Over all settings that there are, so that none is added without a range.
+    #[test]
+    fn no_setting_takes_any_value() {
+        let mut settings = Vec::new();
+        let defaults = serde_json::to_value(ClientConfig::default()).unwrap();
+        leaves(&defaults, "", &mut settings);
+        assert!(settings.len() > 30, "{settings:?}");
+        for (path, default) in settings {
+            let wrong: &[Value] = match &default {
+                Value::Bool(_) => continue,
+                // Any name is a zone.
+                Value::String(_) if path == "balance.zone" => continue,
+                Value::String(_) => &["9000h".into(), "7".into(), "-1s".into()],
+                Value::Number(number) if number.is_f64() => &[1e9.into(), (-0.1).into()],
+                Value::Number(_) => &[4_000_000_000_u64.into(), (-1).into()],
+                other => panic!("{path} is {other}"),
+            };
+            for value in wrong {
+                // What is no number of its type is refused where it is read, with its key.
+                let Ok(config) = with(&path, value.clone()) else { continue };
+                let error = config.validate("clients.greeter").unwrap_err();
+                let (reason, message) = (error.reason(), error.message());
+                assert_eq!(reason, "INVALID_CONFIG");
+                let named = format!("clients.greeter.{path} is ");
+                assert!(message.starts_with(&named), "{path} = {value}: {message}");
+                assert!(message.contains(", allowed is "), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_of_calls_can_be_asked_for() {
+        let mut config = ClientConfig::default();
+        assert_eq!(config.breaker.settings().window_calls, None);
+        config.breaker.window_calls = 50;
+        config.validate("clients.greeter").unwrap();
+        let settings = config.breaker.settings();
+        assert_eq!(settings.window_calls, Some(50));
+        settings.validate().unwrap();
+        config.breaker.window_calls = 19;
+        let error = config.validate("clients.greeter").unwrap_err();
+        let expected = "clients.greeter.breaker.min_calls is 20, allowed is 1 to 19";
+        assert_eq!(error.message(), expected);
     }
 }

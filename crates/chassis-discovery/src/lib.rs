@@ -40,6 +40,7 @@ mod endpoint;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod fixed;
+mod held_back;
 // Each backend uses a part of it.
 #[cfg(feature = "http-api")]
 #[allow(dead_code)]
@@ -66,7 +67,10 @@ pub use balance::{
     provably_not_sent,
 };
 pub use chaos::ChaosConfig;
-pub use client_config::{BalanceConfig, BreakerConfig, ClientConfig, HedgeConfig};
+pub use client_config::{
+    AdaptiveConfig, BalanceConfig, BreakerConfig, CacheConfig, CallRateConfig, ClientConfig,
+    HedgeConfig, ThrottleConfig,
+};
 pub use config::{
     AdvertiseConfig, ConsulConfig, DiscoveryConfig, DnsConfig, EtcdConfig, KubernetesConfig, Mode,
     NatsConfig, RegistryConfig, TlsConfig,
@@ -79,6 +83,7 @@ pub use endpoint::{Endpoint, MAX_LABEL_BYTES, MAX_LABELS, MAX_WEIGHT};
 #[cfg(feature = "etcd")]
 pub use etcd::Etcd;
 pub use fixed::Fixed;
+pub use held_back::{Account, HoldBack, IfSent};
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::Kubernetes;
 #[cfg(feature = "nats")]

@@ -5,7 +5,7 @@
 //! does I/O, but for the operations that a person asks for: health and metrics are read from
 //! memory. It is not part of the access log, which a probe every second would drown.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use axum::{
     Router,
@@ -19,6 +19,7 @@ use chassis_core::{
     AdminConfig, BoxFuture, Code, Component, Deadline, Env, Error, Listener, Ready, Result,
     Shutdown,
 };
+use chassis_net::{Http, Limits, Listening};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ use crate::{
     extract::{Json, Path, Query},
     limit::{Limited, Tripped},
     problem::Problem,
-    server::{Limits, bind, serve},
+    server::PerConnection,
 };
 
 /// The largest body of an operation, in bytes.
@@ -70,13 +71,14 @@ impl Admin {
     }
 
     async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
-        let listener = bind((self.config.host, self.config.port).into(), "ADMIN__PORT").await?;
-        let address = listener.local_addr().map_err(Error::internal)?;
-        let router = router(&env).merge(self.more).layer(from_fn(bounded));
-        let open = env.metrics().gauge("admin_server_connections", "Open connections.", &[]);
-        env.announce(Listener { protocol: "admin", address });
+        let address = (self.config.host, self.config.port).into();
+        let listening =
+            Listening::bind(address, "ADMIN__PORT", "admin", limits(), None, &env).await?;
+        let router = router(&env).merge(self.more).layer(from_fn(bounded)).with_state(());
+        env.announce(Listener { protocol: "admin", address: listening.address() });
         ready.ready();
-        serve(listener, router, Arc::new(limits()), open, env.health(), shutdown).await;
+        let service = |peer: &_| PerConnection::new(&router, peer);
+        listening.serve(&http(), service, shutdown).await;
         Ok(())
     }
 }
@@ -104,10 +106,20 @@ impl Component for Admin {
 fn limits() -> Limits {
     Limits {
         max_connections: 64,
+        max_per_address: None,
+        first_bytes: Duration::from_secs(10),
+        first_request: None,
+        idle: Some(Duration::from_secs(300)),
+        max_age: None,
+    }
+}
+
+fn http() -> Http {
+    Http {
+        only_http2: false,
         header_timeout: Duration::from_secs(10),
         max_header_bytes: 16 * 1024,
         max_concurrent_streams: 16,
-        max_age: None,
     }
 }
 

@@ -25,7 +25,6 @@ struct Everything {
     saga: chassis::messaging::saga::SagaConfig,
     discovery: chassis::discovery::DiscoveryConfig,
     client: chassis::discovery::ClientConfig,
-    cache: chassis::http::CacheConfig,
     chaos: chassis::discovery::ChaosConfig,
 }
 
@@ -51,13 +50,6 @@ const SECTIONS: &[(&str, &str, &str, &str)] = &[
         "ClientConfig",
         "A client of one service. A service names such a section after whom it calls, \
          such as `payment`.",
-    ),
-    (
-        "cache",
-        "chassis-http",
-        "CacheConfig",
-        "Kept answers of an HTTP client (`ClientBuilder::cache`). A service that keeps some gives \
-         the section a name of its own.",
     ),
     ("chaos", "chassis-discovery", "ChaosConfig", "Faults in the calls that a service makes."),
 ];

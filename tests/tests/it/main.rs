@@ -4,6 +4,8 @@
 //! the whole workspace again.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod documented;
+mod full;
 mod hello;
 mod lifecycle;
 mod overload;
@@ -12,5 +14,6 @@ mod propagation;
 mod resilience;
 mod resilience_upstreams;
 mod service;
+mod tail;
 mod tidy;
 mod wire;

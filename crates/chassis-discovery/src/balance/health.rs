@@ -253,6 +253,32 @@ mod tests {
         assert_eq!((health.ejected(), health.mode()), (0, Mode::Normal));
     }
 
+    /// Changes of circuits as they come, and what is told of them, checked after each.
+    #[test]
+    fn never_beyond_the_share_in_a_million_changes() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut ejections = 0;
+        for _ in 0..1_000 {
+            let (size, share) = (random.usize(1..30), random.f64());
+            let mut health = Health::new(Shares { max_ejected: share, panic_below: 0.25 });
+            health.resize(size);
+            let mut all = vec![Standing::In; size];
+            let most = (share * size as f64).max(f64::from(u8::from(share > 0.0)));
+            for _ in 0..1_000 {
+                let index = random.usize(..size);
+                let before = all[index];
+                all[index] = health.judge(before, random.u32(..3) == 0);
+                let count = |standing| all.iter().filter(|s| **s == standing).count();
+                assert_eq!(health.ejected(), count(Standing::Ejected));
+                assert_eq!(health.closed(), count(Standing::In));
+                assert!(health.ejected() as f64 <= most, "{} of {size}", health.ejected());
+                let ejected = all[index] == Standing::Ejected && before != Standing::Ejected;
+                ejections += usize::from(ejected);
+            }
+        }
+        assert!(ejections > 100_000, "{ejections}");
+    }
+
     proptest! {
         #[test]
         fn never_beyond_the_share_whatever_happens(

@@ -165,8 +165,11 @@ impl Node {
 
     /// It has left the set: what its last calls bring changes nothing any more.
     pub(crate) fn leave(&self) {
-        self.together.change(|health| health.forget(self.standing()));
-        self.set_standing(Standing::Gone);
+        self.together.change(|health| {
+            health.forget(self.standing());
+            // Under the lock, or a circuit that opens meanwhile would be counted for good.
+            self.set_standing(Standing::Gone);
+        });
     }
 
     fn set_standing(&self, standing: Standing) {
@@ -294,5 +297,51 @@ impl Drop for Call {
         if !self.ended {
             self.abandon(|_| false, Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::super::health::Shares;
+    use super::*;
+
+    /// It was once forgotten under the lock and said to be gone after it: a circuit that opened
+    /// between the two was counted as ejected for good.
+    #[test]
+    fn who_leaves_while_its_circuit_opens_is_not_counted_for_ever() {
+        const ROUNDS: usize = 5_000;
+        let mut health = Health::new(Shares { max_ejected: 1.0, panic_below: 0.0 });
+        health.resize(2);
+        let together = Arc::new(Together::new(health, || {}));
+        let settings = BalanceSettings::default();
+        let nodes: Vec<_> = (0..ROUNDS)
+            .map(|_| {
+                let address = ([127, 0, 0, 1], 1).into();
+                let all = Arc::clone(&together);
+                Node::new("greeter".to_owned(), address, &settings, all, Instant::now())
+            })
+            .collect();
+        let both = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for node in &nodes {
+                    both.wait();
+                    while node.standing() != Standing::Gone {
+                        node.breaker.force_open();
+                        node.breaker.reset();
+                    }
+                }
+            });
+            scope.spawn(|| {
+                for node in &nodes {
+                    both.wait();
+                    node.leave();
+                }
+            });
+        });
+        assert!(nodes.iter().all(|node| node.standing() == Standing::Gone));
+        assert_eq!(together.change(|health| health.ejected()), 0);
     }
 }

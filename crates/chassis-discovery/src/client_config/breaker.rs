@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::LONGEST;
 use crate::limits::within;
 
+const MOST_CALLS: u32 = 100_000;
+
 /// Settings of a circuit breaker, as a configuration file writes them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -17,7 +19,11 @@ pub struct BreakerConfig {
     /// The span of time that the rates look back on. 1s to 10m.
     #[serde(with = "duration")]
     pub window: Duration,
-    /// Below this many calls in the window the rates say nothing. 1 to 100000.
+    /// Look back on so many calls instead, however long ago they were. 0 (on the span of time)
+    /// to 100000.
+    pub window_calls: u32,
+    /// Below this many calls in the window the rates say nothing. 1 to 100000, at most
+    /// `window_calls` if there are some.
     pub min_calls: u32,
     /// The share of failed calls that opens the circuit. Above 0.0, up to 1.0.
     pub failure_rate: f64,
@@ -50,6 +56,7 @@ impl From<BreakerSettings> for BreakerConfig {
     fn from(settings: BreakerSettings) -> BreakerConfig {
         BreakerConfig {
             window: settings.window,
+            window_calls: settings.window_calls.unwrap_or_default(),
             min_calls: settings.min_calls,
             failure_rate: settings.failure_rate,
             consecutive_failures: settings.consecutive_failures,
@@ -68,7 +75,9 @@ impl BreakerConfig {
         let key = |name: &str| format!("{path}.{name}");
         let second = Duration::from_secs(1);
         within(&key("window"), self.window, second..=LONGEST)?;
-        within(&key("min_calls"), self.min_calls, 1..=100_000)?;
+        within(&key("window_calls"), self.window_calls, 0..=MOST_CALLS)?;
+        let in_window = if self.window_calls > 0 { self.window_calls } else { MOST_CALLS };
+        within(&key("min_calls"), self.min_calls, 1..=in_window)?;
         within(&key("failure_rate"), self.failure_rate, 0.001..=1.0)?;
         within(&key("consecutive_failures"), self.consecutive_failures, 1..=1000)?;
         within(&key("slow_call"), self.slow_call, Duration::ZERO..=LONGEST)?;
@@ -85,6 +94,7 @@ impl BreakerConfig {
     pub fn settings(&self) -> BreakerSettings {
         BreakerSettings {
             window: self.window,
+            window_calls: (self.window_calls > 0).then_some(self.window_calls),
             min_calls: self.min_calls,
             failure_rate: self.failure_rate,
             consecutive_failures: self.consecutive_failures,

@@ -14,6 +14,7 @@ use super::LongLived;
 use super::answer::Answer;
 use super::channel::Column;
 use super::error::explain;
+use super::fallback::Counted;
 use super::replay::Replay;
 use crate::IntoStatus;
 use crate::call::body::Watched;
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub(super) methods: Arc<Methods>,
     pub(super) max_replay: usize,
     pub(super) target: Arc<str>,
+    pub(super) counted: Counted,
 }
 
 /// Makes one call. Dropping the future cancels it.
@@ -36,6 +38,7 @@ pub(super) async fn call(
     shared: Arc<Shared>,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
+    shared.counted.note();
     let deadline = deadline(&request, shared.timeout);
     let ctx = Context::current();
     let ctx = deadline.map_or_else(|| ctx.child(), |deadline| ctx.child_until(deadline));

@@ -4,6 +4,7 @@
 //!   call::call            context, metadata, span, metrics, deadline: once for a call
 //!   ── Retry              attempts, paid out of the budget
 //!   ── Hedge              a second copy of a late attempt; only if it is configured
+//!   ── HoldBack           a rate, a throttle, a measured limit; only if one is configured
 //!   ── Timeout            one attempt
 //!   ── Bulkhead           places in this process
 //!   ── Balance            one endpoint; its circuit breaker and its load
@@ -14,13 +15,14 @@
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use chassis_core::{BoxFuture, Metrics, Result};
-use chassis_discovery::{Affinity, Balance, ClientConfig, Discovery, Target};
+use chassis_core::{BoxFuture, Error, Metrics, Result};
+use chassis_discovery::{Affinity, Balance, ClientConfig, Discovery, HoldBack, IfSent, Target};
 use chassis_resilience::bulkhead::BulkheadService;
 use chassis_resilience::chaos::{Chaos, ChaosLayer, ChaosService};
 use chassis_resilience::hedge::{Hedge, HedgeLayer, HedgeService};
 use chassis_resilience::retry::{Retry, RetryLayer};
 use chassis_resilience::timeout::{Timeout, TimeoutLayer};
+use chassis_resilience::{GuardLayer, Guarded};
 use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
@@ -29,6 +31,7 @@ use tower::{Layer, Service, ServiceBuilder};
 
 use super::call::{self, Shared};
 use super::classify::ByStatus;
+use super::fallback::Counted;
 use super::replay::Replay;
 use super::retry::Policy;
 use super::transport::{Transport, Wire};
@@ -39,7 +42,8 @@ use crate::call::method::{Family, Methods};
 pub(super) type Column = Retry<Policy, Either<HedgeService<Policy, Attempt>, Attempt>>;
 
 /// One attempt.
-type Attempt = Timeout<BulkheadService<Balance<One, ByStatus, Request<Replay>>>>;
+type Attempt = Either<Guarded<Made, HoldBack, IfSent<ByStatus>>, Made>;
+type Made = Timeout<BulkheadService<Balance<One, ByStatus, Request<Replay>>>>;
 
 /// One endpoint, and what is done to it on purpose.
 type One = ChaosService<Transport, Named, fn(&Request<Replay>) -> Option<Request<Replay>>>;
@@ -132,10 +136,17 @@ impl ChannelBuilder {
     pub fn build(self) -> Result<Channel> {
         let path = format!("clients.{}", self.target.service);
         self.config.validate(&path)?;
+        if self.config.cache.enabled {
+            let message = format!(
+                "{path}.cache.enabled is true, allowed is false: a gRPC client keeps no answers"
+            );
+            return Err(Error::invalid_argument("INVALID_CONFIG", message));
+        }
         let shared = Shared {
             timeout: self.config.timeout,
             max_replay: self.config.max_replay,
             target: self.target.to_string().into(),
+            counted: Counted::new(&self.metrics, &self.target.service),
             methods: Arc::new(Methods::new(
                 &self.metrics,
                 Family {
@@ -156,6 +167,7 @@ impl ChannelBuilder {
         let policy = Policy::new(self.idempotent);
         let budget = config.retry_budget();
         let hedge = config.hedge.settings().map(Hedge::new);
+        let hold_back = HoldBack::new(config, &self.target, &self.metrics);
         ServiceBuilder::new()
             // Retry is outside of all that fails for one attempt only, so that
             // the next attempt gets a new timeout, a new place in the bulkhead
@@ -164,6 +176,10 @@ impl ChannelBuilder {
             // Below retry, whose budget it shares, because both are load that nobody
             // asked for; above all that the copy should pass anew.
             .option_layer(hedge.map(|hedge| HedgeLayer::new(policy, hedge, budget)))
+            // Below retry, because a retry is a call too, and what is held back is never
+            // retried; above the timeout, because a callee that does not answer is asked too
+            // much.
+            .option_layer(hold_back.map(|hold_back| GuardLayer::new(hold_back, IfSent(ByStatus))))
             // The attempt's timeout covers the wait for a place below: a full
             // bulkhead and a slow endpoint feel the same to the caller.
             .layer(TimeoutLayer::new(config.attempt_timeout))

@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 
 use chassis_core::{BoxError, Error};
 use chassis_discovery::{AllOpen, NoEndpoints, Unreachable, provably_not_sent};
-use chassis_resilience::{BulkheadFull, Elapsed};
+use chassis_resilience::{Elapsed, is_local_rejection, retry_in};
 
 use super::connection::ConnectFailed;
 
@@ -25,9 +25,14 @@ pub(super) fn explain(error: BoxError) -> Error {
         Ok(error) => return (*error).into(),
         Err(error) => error,
     };
-    if error.is::<BulkheadFull>() {
-        let message = "too many calls to a service that is needed are under way";
-        return Error::unavailable("TOO_MANY_CALLS", message).with_source(error).not_sent();
+    if is_local_rejection(&*error) {
+        let pause = retry_in(&*error);
+        let message = "too many calls to a service that is needed";
+        let error = Error::unavailable("TOO_MANY_CALLS", message).with_source(error).not_sent();
+        return match pause {
+            Some(pause) => error.with_retry_after(pause),
+            None => error,
+        };
     }
     if error.is::<Elapsed>() {
         let message = "a service that is needed did not answer in time";
@@ -103,7 +108,11 @@ mod tests {
             (Box::new(away), "UNREACHABLE", true),
             (Box::new(NoEndpoints { target: target.clone() }), "NO_ENDPOINTS", true),
             (Box::new(AllOpen { target, circuit }), "CIRCUIT_OPEN", true),
-            (Box::new(BulkheadFull { limit: 1, waited: second }), "TOO_MANY_CALLS", true),
+            (
+                Box::new(chassis_resilience::BulkheadFull { limit: 1, waited: second }),
+                "TOO_MANY_CALLS",
+                true,
+            ),
             (Box::new(Elapsed { after: second }), "NO_ANSWER_IN_TIME", false),
             (Box::new(failed), "UNREACHABLE", true),
             ("connection reset".into(), "UNREACHABLE", false),

@@ -4,18 +4,56 @@
 //! may stand in for it is only known where it has a type. It stands outside of the whole
 //! column, because only what all the rest could not mend is worth less than an answer.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::hash::Hash;
 
-use chassis_core::Code;
+use chassis_core::{Code, Metrics};
 use chassis_resilience::{Answer, Cache, Class, Degraded};
 use tonic::{Response, Status};
 
 use super::classify::by_code;
 
+tokio::task_local! {
+    /// Over which channel the call went that something may stand in for. A generated client
+    /// hides its channel, and a status has no room to name one.
+    static OVER: RefCell<Option<Counted>>;
+}
+
+/// Where the answers of one channel's fallbacks are counted.
+#[derive(Clone)]
+pub(super) struct Counted {
+    metrics: Metrics,
+    service: std::sync::Arc<str>,
+}
+
+impl Counted {
+    pub(super) fn new(metrics: &Metrics, service: &str) -> Counted {
+        Counted { metrics: metrics.clone(), service: service.into() }
+    }
+
+    /// Says that the call under way goes over this channel.
+    pub(super) fn note(&self) {
+        // Nobody asks, unless the call has a fallback.
+        let _ = OVER.try_with(|over| over.replace(Some(self.clone())));
+    }
+
+    fn degraded(&self, kind: &str) {
+        let counter = self.metrics.counter(
+            "client_degraded_answers",
+            "Answers of a fallback: an earlier one, a default, or a promise to do it later.",
+            &[("service", &self.service), ("protocol", "grpc"), ("kind", kind)],
+        );
+        counter.inc();
+    }
+}
+
 /// The answer of a call; where the callee fails or is asked too much, what `otherwise` gives,
 /// with how it is less. `None` leaves the failure as it is, as does an error that is an answer,
 /// such as "not found".
+///
+/// What stands in is counted as `client_degraded_answers` in the metrics of the
+/// [`Channel`](crate::Channel) that the call went over, the last one if there were several.
 ///
 /// ```
 /// # use chassis_resilience::Degraded;
@@ -32,7 +70,9 @@ pub async fn or_else<T>(
     call: impl Future<Output = Result<Response<T>, Status>>,
     otherwise: impl FnOnce(&Status) -> Option<(T, Degraded)>,
 ) -> Result<Answer<T>, Status> {
-    match call.await {
+    let call = async { (call.await, OVER.with(RefCell::take)) };
+    let (result, over) = OVER.scope(RefCell::default(), call).await;
+    match result {
         Ok(answer) => Ok(Answer { value: answer.into_inner(), degraded: None }),
         Err(status) => {
             let code = Code::from_grpc(status.code() as i32);
@@ -40,7 +80,12 @@ pub async fn or_else<T>(
                 return Err(status);
             }
             match otherwise(&status) {
-                Some((value, degraded)) => Ok(Answer { value, degraded: Some(degraded) }),
+                Some((value, degraded)) => {
+                    if let Some(over) = over {
+                        over.degraded(degraded.as_str());
+                    }
+                    Ok(Answer { value, degraded: Some(degraded) })
+                }
                 None => Err(status),
             }
         }

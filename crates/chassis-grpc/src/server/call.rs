@@ -12,14 +12,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use chassis_admission::{Door, Pass, RoutePriority, SERVER_OVERLOADED};
 use chassis_core::error::panic_text;
 use chassis_core::propagation::{self, REQUEST_ID};
-use chassis_core::{BoxFuture, Code, Context, Deadline, Env, Error, Priority, SpanKind};
+use chassis_core::{BoxError, BoxFuture, Code, Context, Deadline, Env, Error, Priority, SpanKind};
 use chassis_resilience::Class;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use http_body::Body as HttpBody;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
@@ -47,6 +48,7 @@ pub(super) struct CallsFactory {
 }
 
 /// The calls of one connection.
+#[derive(Clone)]
 pub(super) struct Calls {
     factory: CallsFactory,
     connect_info: TcpConnectInfo,
@@ -84,10 +86,14 @@ impl CallsFactory {
 
 impl Calls {
     /// Serves one call. Dropping the future cancels it.
-    pub(super) fn call(
+    pub(super) fn call<B>(
         &self,
-        request: Request<Incoming>,
-    ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
+        request: Request<B>,
+    ) -> BoxFuture<'static, Result<Response<Body>, Infallible>>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
         let CallsFactory { env, methods, door, .. } = &self.factory;
         let asked = text(request.headers(), timeout::HEADER).and_then(timeout::parse);
         let (asked, deadline) = self.deadlines(asked);

@@ -2,17 +2,20 @@
 //! again.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 
 use chassis_admission::Door;
-use chassis_core::{BoxFuture, Code, Component, Env, Error, Listener, Ready, Result, Shutdown};
+use chassis_core::{BoxError, BoxFuture, Code, Component, Env, Listener, Ready, Result, Shutdown};
+use chassis_net::{Listening, tls::Tls};
 use chassis_resilience::rate_limit::shared::TokenStore;
-use tokio::net::TcpListener;
+use tonic::body::Body;
 use tonic::service::Routes;
 
-use super::call::CallsFactory;
+use super::call::{Calls, CallsFactory};
 use super::config::ServerConfig;
-use super::connections::{self, Limits};
+use super::connections::PerConnection;
 use super::{descriptors, health};
 
 /// A gRPC server with health, reflection, deadlines, metrics, spans and an
@@ -73,6 +76,27 @@ impl Server {
         self
     }
 
+    /// The services with all that stands around each call, to be called without a socket: by a
+    /// generated client in a test under a paused clock, say. `peer` is who calls; without it
+    /// nobody is trusted and no rate limit holds. `grpc.health.v1` is not among them, nobody
+    /// watches how long tasks wait for a processor (`shed.queue_delay`), and a call runs in the
+    /// task of its caller.
+    ///
+    /// # Errors
+    /// `INVALID_CONFIG` that names the setting and what is allowed.
+    pub fn into_service(self, env: &Env, peer: Option<SocketAddr>) -> Result<InProcess> {
+        self.config.validate("grpc")?;
+        let reflects = self.reflects();
+        let Services { mut routes, descriptors } = self.services;
+        if reflects {
+            routes = routes.add_service(descriptors::reflection(&descriptors)?);
+        }
+        let door = door(&self.config, env, self.tokens)?;
+        let timeout = self.config.request_timeout;
+        let calls = CallsFactory::new(routes.prepare(), env, timeout, door);
+        Ok(InProcess(calls.connection(peer, None)))
+    }
+
     fn reflects(&self) -> bool {
         self.config.reflection && !self.services.descriptors.is_empty()
     }
@@ -86,29 +110,53 @@ impl Server {
             routes = routes.add_service(descriptors::reflection(&descriptors)?);
         }
 
-        // Not `UNAVAILABLE`: to clients that is an endpoint to leave, and this one works.
-        let refusal = Code::ResourceExhausted;
-        let door = Door::new(&self.config.admission, &env, "grpc", refusal, self.tokens)?;
-        let listener = bind(self.config.address()).await?;
-        let address = listener.local_addr().map_err(Error::internal)?;
-        env.announce(Listener { protocol: "grpc", address });
+        let door = door(&self.config, &env, self.tokens)?;
+        let server = "grpc";
+        let tls = Tls::load(&self.config.tls, "grpc.tls", server, &["h2"], &env)?;
+        let (address, limits) = (self.config.address(), self.config.connections());
+        let listening = Listening::bind(address, "GRPC__PORT", server, limits, tls, &env).await?;
+        env.announce(Listener { protocol: "grpc", address: listening.address() });
         ready.ready();
 
         let timeout = self.config.request_timeout;
         let calls = CallsFactory::new(routes.prepare(), &env, timeout, door.clone());
-        let limits = Limits {
-            connections: self.config.max_connections,
-            streams: self.config.max_concurrent_streams,
-            first_call: self.config.first_call_timeout,
-        };
+        let service = |peer: &_| PerConnection::new(&calls, peer);
+        let http = self.config.http();
         let health = health.follow(env.health().watch(), shutdown.clone());
-        let serving =
-            async { tokio::join!(health, connections::serve(listener, calls, limits, shutdown)) };
+        let serving = async { tokio::join!(health, listening.serve(&http, service, shutdown)) };
         tokio::select! {
             _ = serving => {}
             () = door.watch() => {}
         }
         Ok(())
+    }
+}
+
+fn door(config: &ServerConfig, env: &Env, tokens: Option<Box<dyn TokenStore>>) -> Result<Door> {
+    // Not `UNAVAILABLE`: to clients that is an endpoint to leave, and this one works.
+    Door::new(&config.admission, env, "grpc", Code::ResourceExhausted, tokens)
+}
+
+/// What [`Server::into_service`] gives: the calls of a server without its socket. Cheap to
+/// clone. Dropping the future of a call cancels it.
+#[derive(Clone)]
+pub struct InProcess(Calls);
+
+impl<B> tower::Service<http::Request<B>> for InProcess
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        self.0.call(request)
     }
 }
 
@@ -119,7 +167,8 @@ impl Component for Server {
 
     fn describe(&self) -> String {
         let reflection = if self.reflects() { ", reflection" } else { "" };
-        format!("{}, health{reflection}", self.config.address())
+        let tls = if self.config.tls.is_on() { ", TLS" } else { "" };
+        format!("{}, health{reflection}{tls}", self.config.address())
     }
 
     fn validate(&self) -> Result<()> {
@@ -134,24 +183,4 @@ impl Component for Server {
     ) -> BoxFuture<'static, Result<()>> {
         Box::pin(self.serve(env, ready, shutdown))
     }
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let advice = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "another process listens there; stop it or choose another grpc.port"
-            }
-            std::io::ErrorKind::PermissionDenied => "not permitted; choose a grpc.port above 1023",
-            std::io::ErrorKind::AddrNotAvailable => {
-                "this machine does not have that address; choose another grpc.host"
-            }
-            _ => "check grpc.host and grpc.port",
-        };
-        Error::failed_precondition(
-            "CANNOT_LISTEN",
-            format!("gRPC cannot listen on {address}: {advice}"),
-        )
-        .with_source(error)
-    })
 }

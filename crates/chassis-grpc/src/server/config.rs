@@ -6,7 +6,11 @@ use std::time::Duration;
 use chassis_admission::AdmissionConfig;
 use chassis_core::config::duration;
 use chassis_core::{Error, Result};
+use chassis_net::{Http, Limits, tls::TlsConfig};
 use serde::{Deserialize, Serialize};
+
+/// The largest metadata of a call, in bytes; gRPC of C refuses more than that as well.
+const MAX_METADATA_BYTES: usize = 16 * 1024;
 
 /// Where and how a gRPC server listens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,16 +26,29 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// Connections at a time; more wait to be accepted. 1 to 1000000.
     pub max_connections: usize,
+    /// Connections at a time from one address, or from one network of 64 bits with IPv6; those
+    /// beyond it are closed. 0 for no limit: behind a proxy all come from one address.
+    pub max_connections_per_address: usize,
     /// Calls at a time on one connection. 1 to 100000.
     pub max_concurrent_streams: u32,
     /// A connection on which no call begins within this time is closed. 1ms to
     /// 1h.
     #[serde(with = "duration")]
     pub first_call_timeout: Duration,
+    /// A connection on which no call began for this long, up to twice as long, is asked to
+    /// end; calls that are under way go on. 0s for no limit.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    /// Age after which a connection is asked to end, so that load spreads over new
+    /// instances; up to a tenth is added at random. 0s for no limit.
+    #[serde(with = "duration")]
+    pub max_connection_age: Duration,
     /// Which calls are let in.
     pub admission: AdmissionConfig,
     /// Whether the server describes its services to tools such as grpcurl.
     pub reflection: bool,
+    /// TLS, and the certificates of clients.
+    pub tls: TlsConfig,
 }
 
 impl Default for ServerConfig {
@@ -41,11 +58,15 @@ impl Default for ServerConfig {
             port: 50051,
             request_timeout: Duration::from_secs(30),
             max_connections: 10_000,
+            max_connections_per_address: 0,
             // The HTTP/2 specification recommends not less than 100.
             max_concurrent_streams: 256,
             first_call_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(5 * 60),
+            max_connection_age: Duration::from_secs(30 * 60),
             admission: AdmissionConfig::default(),
             reflection: true,
+            tls: TlsConfig::default(),
         }
     }
 }
@@ -53,6 +74,28 @@ impl Default for ServerConfig {
 impl ServerConfig {
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
+    }
+
+    pub(super) fn connections(&self) -> Limits {
+        let some = |time: Duration| Some(time).filter(|time| !time.is_zero());
+        Limits {
+            max_connections: self.max_connections,
+            max_per_address: Some(self.max_connections_per_address).filter(|most| *most > 0),
+            first_bytes: self.first_call_timeout,
+            first_request: Some(self.first_call_timeout),
+            idle: some(self.idle_timeout),
+            max_age: some(self.max_connection_age),
+        }
+    }
+
+    pub(super) fn http(&self) -> Http {
+        Http {
+            only_http2: true,
+            // It has no say where only HTTP/2 is spoken.
+            header_timeout: self.first_call_timeout,
+            max_header_bytes: MAX_METADATA_BYTES,
+            max_concurrent_streams: self.max_concurrent_streams,
+        }
     }
 
     /// Checks every number.
@@ -73,7 +116,10 @@ impl ServerConfig {
             ),
         ];
         match checks.into_iter().find(|(fits, ..)| !fits) {
-            None => self.admission.validate(&format!("{path}.admission")),
+            None => {
+                self.admission.validate(&format!("{path}.admission"))?;
+                self.tls.validate(&format!("{path}.tls"))
+            }
             Some((_, key, allowed)) => Err(Error::invalid_argument(
                 "INVALID_CONFIG",
                 format!("{path}.{key} is out of range, allowed is {allowed}"),

@@ -14,6 +14,6 @@ mod descriptors;
 mod health;
 mod request;
 
-pub use component::{Server, Services};
+pub use component::{InProcess, Server, Services};
 pub use config::ServerConfig;
 pub(crate) use request::BrokenOff;

@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
 /// Set once the body of a request has failed.
 #[derive(Clone, Default)]
@@ -24,19 +23,19 @@ impl BrokenOff {
 }
 
 /// A request's body.
-pub(super) struct Asked {
-    pub(super) body: Incoming,
+pub(super) struct Asked<B> {
+    pub(super) body: B,
     pub(super) broken_off: BrokenOff,
 }
 
-impl HttpBody for Asked {
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Asked<B> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Err(_))) = frame {
             self.broken_off.0.store(true, Ordering::Relaxed);

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use chassis_core::{Code, Context, Deadline, Env, Error, Metrics, SpanKind};
 use chassis_discovery::ClientConfig;
-use chassis_grpc::{Channel, Idempotent, IntoStatus, LongLived, from_status};
+use chassis_grpc::{
+    Channel, Idempotent, IntoStatus, LongLived, from_status, or_else, or_last_good,
+};
+use chassis_resilience::{Cache, CacheSettings, Degraded};
 use tonic::{Request, Status};
 
 use crate::greeter::{GREET, Greeter, greet, hello, list};
@@ -397,4 +400,80 @@ async fn a_stream_may_last_longer_than_an_attempt_waits_for_its_beginning() {
     assert!(early.is_err(), "{early:?}");
     items.send(Ok(hello("late"))).await.unwrap();
     assert_eq!(message.await.unwrap().unwrap().text, "late");
+}
+
+#[tokio::test]
+async fn what_stands_in_for_an_answer_says_so_and_is_counted() {
+    let (greeter, calls) = in_turn(|turn| match turn {
+        1 => Ok(()),
+        2 => Err(Status::not_found("nobody")),
+        _ => Err(Status::internal("broken")),
+    });
+    let server = Running::start(greeter).await;
+    let endpoints = Endpoints::of([server.address]).await;
+    let metrics = Metrics::default();
+    let channel = Channel::builder("greeter", &endpoints.discovery())
+        .metrics(&metrics)
+        .config(&ClientConfig::default())
+        .build()
+        .unwrap();
+    let counted = |kind| {
+        let labels = [("service", "greeter"), ("protocol", "grpc"), ("kind", kind)];
+        metrics.counter("client_degraded_answers", "", &labels).get()
+    };
+    // An answer is read as a whole, as a generated client gives it.
+    let call = || {
+        let call = greet(channel.clone(), hello("x"));
+        async move { call.await.map(tonic::Response::new) }
+    };
+    let nobody = |_: &Status| Some(("nobody".to_owned(), Degraded::Default));
+    let cache = Cache::new(CacheSettings::default());
+    let well = or_last_good(&cache, "x", call()).await.unwrap();
+    assert_eq!((&*well.value, well.degraded), ("x", None));
+    or_else(call(), nobody).await.unwrap_err();
+    assert_eq!((counted("default"), counted("cached")), (0, 0));
+
+    let less = or_else(call(), nobody).await.unwrap();
+    assert_eq!((&*less.value, less.degraded), ("nobody", Some(Degraded::Default)));
+    let old = or_last_good(&cache, "x", call()).await.unwrap();
+    assert!(matches!(old.degraded, Some(Degraded::Cached { .. })), "{old:?}");
+    or_else(call(), |_| None::<(String, _)>).await.unwrap_err();
+    assert_eq!((counted("default"), counted("cached")), (1, 1));
+    assert_eq!(calls.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn a_cache_that_would_keep_nothing_is_refused() {
+    let endpoints = Endpoints::of([]).await;
+    let mut config = ClientConfig::default();
+    config.cache.enabled = true;
+    let built = Channel::builder("greeter", &endpoints.discovery()).config(&config).build();
+    let error = built.err().unwrap();
+    let expected = "clients.greeter.cache.enabled is true, allowed is false: a gRPC client keeps \
+                    no answers";
+    assert_eq!((error.reason(), error.message()), ("INVALID_CONFIG", expected));
+}
+
+#[tokio::test]
+async fn a_rate_that_the_callee_allows_is_kept() {
+    let (greeter, calls) = in_turn(|_| Ok(()));
+    let server = Running::start(greeter).await;
+    let endpoints = Endpoints::of([server.address]).await;
+    let channel = channel_with(&endpoints, |config| {
+        config.rate_limit.enabled = true;
+        config.rate_limit.per_second = 1;
+        config.rate_limit.burst = 4;
+    });
+    let mut refused = 0;
+    for _ in 0..10 {
+        if let Err(status) = greet(channel.clone(), hello("x")).await {
+            let error = from_status(status);
+            assert_eq!(error.reason(), "TOO_MANY_CALLS");
+            assert!(error.was_not_sent() && error.retry_after().is_some(), "{error:?}");
+            refused += 1;
+        }
+    }
+    // Some come back while the test runs; none was tried again.
+    assert!(refused >= 3, "{refused}");
+    assert_eq!(calls.load(Ordering::SeqCst), 10 - refused);
 }

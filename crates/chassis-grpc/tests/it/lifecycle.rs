@@ -35,7 +35,7 @@ async fn a_taken_port_is_named_with_what_to_do() {
     let error = run.await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
     assert!(error.message().contains(&address.to_string()), "{error}");
-    assert!(error.message().contains("grpc.port"), "{error}");
+    assert!(error.message().contains("GRPC__PORT"), "{error}");
 }
 
 fn check(service: &str) -> HealthCheckRequest {

@@ -1,7 +1,7 @@
 //! What was logged on this thread, as one line of `field=value` per event.
 
 use std::fmt::{Debug, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use chassis_core::Context;
 use tracing::field::{Field, Visit};
@@ -16,6 +16,10 @@ pub(crate) struct Logs {
 
 impl Logs {
     pub(crate) fn capture() -> (Logs, DefaultGuard) {
+        // A place in the code that a thread without a subscriber meets first is switched off,
+        // for a while also for the others. With this one there is no such thread.
+        static ALL: Once = Once::new();
+        ALL.call_once(|| tracing::subscriber::set_global_default(Unheard).unwrap());
         let logs = Logs::default();
         let guard = tracing::subscriber::set_default(logs.clone());
         (logs, guard)
@@ -58,6 +62,29 @@ impl Subscriber for Logs {
         }
         self.lines.lock().unwrap().push(line.0);
     }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// Wants to know everything and keeps nothing.
+struct Unheard;
+
+impl Subscriber for Unheard {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {}
 
     fn enter(&self, _: &Id) {}
 

@@ -9,82 +9,15 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use chassis_core::{
-    Context, Deadline, Error, Metrics, Result, config::duration, metrics::Counter, metrics::Gauge,
-};
+use chassis_core::{Context, Deadline, Error, Metrics, Result, metrics::Counter, metrics::Gauge};
+use chassis_discovery::CacheConfig;
 use chassis_resilience::{
     Degraded,
     cache::{Cache, CacheSettings, Cached, FetchFailed, Freshness},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use serde::{Deserialize, Serialize};
 
 use super::{Client, payload::Payload, stack::by_status};
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// For how long answers are kept, and how many.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CacheConfig {
-    /// So long an answer is given without asking the callee. 0s to 24h.
-    #[serde(with = "duration")]
-    pub fresh_for: Duration,
-    /// So long after that it is still given at once, while it is fetched anew. 0s to 24h.
-    #[serde(with = "duration")]
-    pub stale_while_revalidate: Duration,
-    /// So long after the fresh time it stands in for a callee that fails. 0s to 24h.
-    #[serde(with = "duration")]
-    pub stale_if_error: Duration,
-    /// So many answers are kept; then those that were not asked for longest go. 1 to 1000000.
-    pub max_entries: usize,
-    /// Larger answers are passed on and not kept, in bytes. 1 to 4194304.
-    pub max_entry_bytes: usize,
-}
-
-impl Default for CacheConfig {
-    /// The spans of [`CacheSettings`]; and a thousand answers of 64 KiB, which are 64 MiB at
-    /// the worst.
-    fn default() -> CacheConfig {
-        let settings = CacheSettings::default();
-        CacheConfig {
-            fresh_for: settings.fresh_for,
-            stale_while_revalidate: settings.stale_while_revalidate,
-            stale_if_error: settings.stale_if_error,
-            max_entries: 1_000,
-            max_entry_bytes: 64 * 1024,
-        }
-    }
-}
-
-impl CacheConfig {
-    pub(super) fn validate(&self, path: &str) -> Result<()> {
-        let spans = [
-            ("fresh_for", self.fresh_for),
-            ("stale_while_revalidate", self.stale_while_revalidate),
-            ("stale_if_error", self.stale_if_error),
-        ];
-        for (name, span) in spans {
-            if span > DAY {
-                return Err(invalid(path, name, &span, "0s to 24h"));
-            }
-        }
-        if !(1..=1_000_000).contains(&self.max_entries) {
-            return Err(invalid(path, "max_entries", &self.max_entries, "1 to 1000000"));
-        }
-        if !(1..=super::MAX_RESPONSE_BYTES).contains(&self.max_entry_bytes) {
-            return Err(invalid(path, "max_entry_bytes", &self.max_entry_bytes, "1 to 4194304"));
-        }
-        Ok(())
-    }
-}
-
-fn invalid(path: &str, name: &str, value: &dyn std::fmt::Debug, allowed: &str) -> Error {
-    Error::invalid_argument(
-        "INVALID_CONFIG",
-        format!("{path}.{name} is {value:?}, allowed is {allowed}"),
-    )
-}
 
 /// What is asked: path with query, and the form that is wanted.
 type Key = (Arc<str>, Option<HeaderValue>);
@@ -307,23 +240,6 @@ mod tests {
         ] {
             let answer = answer.body(Bytes::new()).unwrap();
             assert_eq!(may_keep(&answer), kept, "{answer:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_out_of_range_is_named() {
-        type Change = fn(&mut CacheConfig);
-        let cases: [(&str, Change); 3] = [
-            ("fresh_for", |c| c.fresh_for = DAY * 2),
-            ("max_entries", |c| c.max_entries = 0),
-            ("max_entry_bytes", |c| c.max_entry_bytes = usize::MAX),
-        ];
-        for (name, change) in cases {
-            let mut config = CacheConfig::default();
-            config.validate("c").unwrap();
-            change(&mut config);
-            let error = config.validate("clients.greeter.cache").unwrap_err();
-            assert!(error.message().starts_with(&format!("clients.greeter.cache.{name} is ")));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{error::Error as StdError, fmt};
 
 use chassis_core::{BoxError, Error};
 use chassis_discovery::{AllOpen, NoEndpoints, Unreachable};
-use chassis_resilience::{bulkhead::BulkheadFull, chaos::Injected, timeout::Elapsed};
+use chassis_resilience::{chaos::Injected, is_local_rejection, retry_in, timeout::Elapsed};
 use hyper_util::client::legacy;
 
 /// The reason of a call that found nobody to connect to.
@@ -103,10 +103,16 @@ pub(super) fn from_stack(error: BoxError, service: &str) -> Error {
             "a service that is needed did not answer in time",
         )
         .with_source(CallFailed { service: service.to_owned(), source: error })
-    } else if error.is::<BulkheadFull>() {
-        Error::unavailable("TOO_MANY_CALLS", "too many calls to a service that is needed")
-            .with_source(CallFailed { service: service.to_owned(), source: error })
-            .not_sent()
+    } else if is_local_rejection(&*error) {
+        let pause = retry_in(&*error);
+        let error =
+            Error::unavailable("TOO_MANY_CALLS", "too many calls to a service that is needed")
+                .with_source(CallFailed { service: service.to_owned(), source: error })
+                .not_sent();
+        match pause {
+            Some(pause) => error.with_retry_after(pause),
+            None => error,
+        }
     } else {
         Error::internal(CallFailed { service: service.to_owned(), source: error })
     }

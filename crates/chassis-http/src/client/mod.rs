@@ -48,8 +48,9 @@ use self::{
     payload::Payload,
     stack::Stack,
 };
-pub use self::{cache::CacheConfig, request::RequestBuilder, response::Response};
+pub use self::{request::RequestBuilder, response::Response};
 use crate::edge::method_label;
+pub use chassis_discovery::CacheConfig;
 
 /// Largest answer that is read into memory, unless [`ClientBuilder::max_response_bytes`] says
 /// another: 4 MiB.
@@ -115,7 +116,8 @@ impl ClientBuilder {
     /// one caller alone: no `Authorization`, no cookie, no `Cache-Control: private`. What many
     /// ask for at a time is fetched once; an old answer is given while it is fetched anew, and
     /// for longer if the callee fails, which [`Response::degraded`] then says. Off unless it is
-    /// asked for.
+    /// asked for, here or by `cache.enabled` in the [`config`](ClientBuilder::config); what is
+    /// given here is used whatever its `enabled` says.
     #[must_use]
     pub fn cache(mut self, config: &CacheConfig) -> ClientBuilder {
         self.cache = Some(config.clone());
@@ -140,7 +142,8 @@ impl ClientBuilder {
         let stack =
             stack::build(target, &self.discovery, &self.config, self.metrics.as_ref(), self.chaos);
         let service: Arc<str> = self.service.into();
-        let answers = self.cache.as_ref().map(|cache| {
+        let configured = Some(&self.config.cache).filter(|cache| cache.enabled);
+        let answers = self.cache.as_ref().or(configured).map(|cache| {
             let metrics = self.metrics.as_ref().map(|metrics| (metrics, &*service));
             // A fetch is a call, and takes its time and its place.
             Answers::new(cache, self.config.timeout, self.config.max_concurrent, metrics)

@@ -7,6 +7,7 @@
 //!   ── WithDeadline       the whole call
 //!   ── Retry              attempts, paid out of the budget
 //!   ── Hedge              a second copy of a late attempt; only if it is configured
+//!   ── HoldBack           a rate, a throttle, a measured limit; only if one is configured
 //!   ── Timeout            one attempt
 //!   ── Bulkhead           places in this process
 //!   ── Balance            one endpoint; its circuit breaker and its load
@@ -17,9 +18,9 @@
 use std::time::Duration;
 
 use chassis_core::{BoxError, Error, Metrics};
-use chassis_discovery::{Affinity, Balance, ClientConfig, Discovery, Target};
+use chassis_discovery::{Affinity, Balance, ClientConfig, Discovery, HoldBack, IfSent, Target};
 use chassis_resilience::{
-    Class, Classify,
+    Class, Classify, GuardLayer, Guarded,
     bulkhead::BulkheadService,
     chaos::{Chaos, ChaosLayer, ChaosService},
     hedge::{Hedge, HedgeLayer, HedgeService},
@@ -42,7 +43,8 @@ use crate::problem::retry_after;
 pub(super) type Stack = WithDeadline<Retry<IfSafe, Either<HedgeService<IfSafe, Attempt>, Attempt>>>;
 
 /// One attempt.
-type Attempt = Timeout<BulkheadService<Balance<Endpoint, ByStatus, Request<Payload>>>>;
+type Attempt = Either<Guarded<Made, HoldBack, IfSent<ByStatus>>, Made>;
+type Made = Timeout<BulkheadService<Balance<Endpoint, ByStatus, Request<Payload>>>>;
 
 /// One endpoint, and what is done to it on purpose.
 type Endpoint = ChaosService<Transport, Named, fn(&Request<Payload>) -> Option<Request<Payload>>>;
@@ -56,6 +58,8 @@ pub(super) fn build(
     chaos: Chaos,
 ) -> Stack {
     let updates = discovery.resolver().watch(&target);
+    let unseen = Metrics::default();
+    let hold_back = HoldBack::new(config, &target, metrics.unwrap_or(&unseen));
     let pools = Pools::new(config, &target, metrics);
     let named: Named = |request| request.body().target().to_owned();
     let chaos = ChaosLayer::new(chaos, named, second as fn(&_) -> _);
@@ -84,6 +88,9 @@ pub(super) fn build(
         // Below retry, whose budget it shares; above all that the copy should pass anew, so
         // that it goes to another endpoint and has a place and a time of its own.
         .option_layer(hedge.map(|hedge| HedgeLayer::new(policy, hedge, budget)))
+        // Below retry, because a retry is a call too, and what is held back is never retried;
+        // above the time-out, because a callee that does not answer is asked too much.
+        .option_layer(hold_back.map(|hold_back| GuardLayer::new(hold_back, IfSent(ByStatus))))
         // Below retry: it is one attempt's share of the deadline. Above the bulkhead, so that
         // waiting for a place counts.
         .layer(TimeoutLayer::new(config.attempt_timeout))

@@ -7,6 +7,7 @@ use std::{
 
 use chassis_admission::AdmissionConfig;
 use chassis_core::{Error, Result, config::duration};
+use chassis_net::{Http, Limits, tls::TlsConfig};
 use serde::{Deserialize, Serialize};
 
 /// Settings of an HTTP server; every one has a default that works.
@@ -18,7 +19,8 @@ pub struct ServerConfig {
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
     /// Time for a new connection to say something and for each head of a request to arrive.
-    /// An idle connection is closed after it as well.
+    /// An idle connection of HTTP/1 is closed after it as well. It holds for the TLS handshake
+    /// too.
     #[serde(with = "duration")]
     pub header_timeout: Duration,
     /// Time for a request until the head of its answer; a caller may give less, never more.
@@ -30,6 +32,9 @@ pub struct ServerConfig {
     pub max_header_bytes: usize,
     /// Most connections at a time; those beyond it wait in the queue of the system.
     pub max_connections: usize,
+    /// Most connections at a time from one address, or from one network of 64 bits with IPv6;
+    /// those beyond it are closed. 0 for no limit: behind a proxy all come from one address.
+    pub max_connections_per_address: usize,
     /// Most requests at a time on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
     /// Which requests are let in.
@@ -38,6 +43,12 @@ pub struct ServerConfig {
     /// instances; up to a tenth is added at random. 0s for no limit.
     #[serde(with = "duration")]
     pub max_connection_age: Duration,
+    /// A connection of HTTP/2 on which no request began for this long, up to twice as long, is
+    /// asked to end. 0s for no limit.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    /// TLS, and the certificates of clients.
+    pub tls: TlsConfig,
 }
 
 impl Default for ServerConfig {
@@ -50,14 +61,38 @@ impl Default for ServerConfig {
             body_limit: 2 * 1024 * 1024,
             max_header_bytes: 64 * 1024,
             max_connections: 10_000,
+            max_connections_per_address: 0,
             max_concurrent_streams: 200,
             admission: AdmissionConfig::default(),
             max_connection_age: Duration::from_secs(30 * 60),
+            idle_timeout: Duration::from_secs(5 * 60),
+            tls: TlsConfig::default(),
         }
     }
 }
 
 impl ServerConfig {
+    pub(super) fn connections(&self) -> Limits {
+        let some = |time: Duration| Some(time).filter(|time| !time.is_zero());
+        Limits {
+            max_connections: self.max_connections,
+            max_per_address: Some(self.max_connections_per_address).filter(|most| *most > 0),
+            first_bytes: self.header_timeout,
+            first_request: None,
+            idle: some(self.idle_timeout),
+            max_age: some(self.max_connection_age),
+        }
+    }
+
+    pub(super) fn http(&self) -> Http {
+        Http {
+            only_http2: false,
+            header_timeout: self.header_timeout,
+            max_header_bytes: self.max_header_bytes,
+            max_concurrent_streams: self.max_concurrent_streams,
+        }
+    }
+
     /// Checks the numbers that would make a server which serves nobody.
     ///
     /// # Errors
@@ -73,7 +108,10 @@ impl ServerConfig {
             ("max_concurrent_streams", self.max_concurrent_streams > 0, "at least 1"),
         ];
         match checks.into_iter().find(|(_, good, _)| !good) {
-            None => self.admission.validate("http.admission"),
+            None => {
+                self.admission.validate("http.admission")?;
+                self.tls.validate("http.tls")
+            }
             Some((name, _, wanted)) => Err(Error::invalid_argument(
                 "INVALID_CONFIG",
                 format!("the setting {name} of the HTTP server must be {wanted}"),

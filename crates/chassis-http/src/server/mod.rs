@@ -1,27 +1,25 @@
-//! The HTTP server: its own accept loop around an axum router.
+//! The HTTP server: the accept loop of `chassis-net` around an axum router.
 //!
 //! Not `axum::serve`: that sets no time-out for the head of a request, so that a few slow
 //! clients hold every connection, and its drain waits without end. Here each connection has
 //! a time to say something, there is a most of them, and a drain has a deadline.
 //!
-//! Read in this order: `config`, `bind`, `accept` (the loop and the drain), `connection`
-//! (the life of one), `sniff` (its first bytes).
+//! Read in this order: `config`, `connection`; the loop and the life of a connection are in
+//! `chassis-net`.
 
-mod accept;
-mod bind;
 mod config;
 mod connection;
-mod sniff;
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use axum::{Router, extract::DefaultBodyLimit};
 use chassis_admission::Door;
 use chassis_core::{BoxFuture, Code, Component, Env, Listener, Ready, Result, Shutdown};
+use chassis_net::{Listening, tls::Tls};
 use chassis_resilience::rate_limit::shared::TokenStore;
 
 pub use self::config::ServerConfig;
-pub(crate) use self::{accept::serve, bind::bind, connection::Limits};
+pub(crate) use self::connection::PerConnection;
 use crate::edge::{EdgeLayer, panic};
 
 /// An HTTP server as a component of an app.
@@ -52,22 +50,45 @@ impl Server {
         self
     }
 
-    async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+    /// The router with all that stands around each of its routes, to be called without a socket:
+    /// by a test under a paused clock, say. Who calls is what
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) in the extensions of a request says; without
+    /// it nobody is trusted and no rate limit holds. Nobody watches how long tasks wait for a
+    /// processor (`shed.queue_delay`).
+    ///
+    /// # Errors
+    /// `INVALID_CONFIG` that names the setting and what is allowed.
+    pub fn into_router(self, env: &Env) -> Result<Router> {
+        self.config.validate()?;
+        Ok(self.assemble(env)?.0)
+    }
+
+    fn assemble(self, env: &Env) -> Result<(Router, Door)> {
         let config = self.config;
         panic::install_hook();
-        let listener = bind((config.host, config.port).into(), "HTTP__PORT").await?;
-        let address = listener.local_addr().map_err(chassis_core::Error::internal)?;
-        let door = Door::new(&config.admission, &env, "http", Code::Unavailable, self.tokens)?;
+        let door = Door::new(&config.admission, env, "http", Code::Unavailable, self.tokens)?;
         let edge =
-            EdgeLayer::new(&env, config.request_timeout, config.body_limit as u64, door.clone());
+            EdgeLayer::new(env, config.request_timeout, config.body_limit as u64, door.clone());
         // The edge limits every body; axum's own limit of 2 MB would only surprise.
-        let router = self.router.layer((edge, DefaultBodyLimit::disable()));
-        let connections = env.metrics().gauge("http_server_connections", "Open connections.", &[]);
-        env.announce(Listener { protocol: "http", address });
+        Ok((self.router.layer((edge, DefaultBodyLimit::disable())), door))
+    }
+
+    async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+        let config = self.config.clone();
+        let server = "http";
+        let tls = Tls::load(&config.tls, "http.tls", server, &["h2", "http/1.1"], &env)?;
+        let address = (config.host, config.port).into();
+        let limits = config.connections();
+        let listening = Listening::bind(address, "HTTP__PORT", server, limits, tls, &env).await?;
+        let (router, door) = self.assemble(&env)?;
+        env.announce(Listener { protocol: "http", address: listening.address() });
         ready.ready();
-        let limits = Arc::new(Limits::from(&config));
+        // Everything that can be decided before the first request is.
+        let router = router.with_state(());
+        let service = |peer: &_| PerConnection::new(&router, peer);
+        let http = config.http();
         tokio::select! {
-            () = serve(listener, router, limits, connections, env.health(), shutdown) => {}
+            () = listening.serve(&http, service, shutdown) => {}
             () = door.watch() => {}
         }
         Ok(())
@@ -80,7 +101,8 @@ impl Component for Server {
     }
 
     fn describe(&self) -> String {
-        format!("{}:{}", self.config.host, self.config.port)
+        let tls = if self.config.tls.is_on() { ", TLS" } else { "" };
+        format!("{}:{}{tls}", self.config.host, self.config.port)
     }
 
     fn validate(&self) -> Result<()> {

@@ -78,7 +78,8 @@ async fn the_idle_connections_to_an_endpoint_that_has_left_are_closed() {
     let leaving = registry.register(target(), Endpoint::new(left.address)).await.unwrap();
     let client = Client::new("greeter", &Discovery::in_process(registry.clone()));
     client.get("/").send().await.unwrap().bytes().await.unwrap();
-    let open = left.env.metrics().gauge("http_server_connections", "Open connections.", &[]);
+    let open =
+        left.env.metrics().gauge("server_connections", "Open connections.", &[("server", "http")]);
     assert_eq!(open.get(), 1);
 
     let _staying = registry.register(target(), Endpoint::new(stays.address)).await.unwrap();

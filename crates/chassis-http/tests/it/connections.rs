@@ -45,7 +45,11 @@ async fn a_short_request_may_take_longer_than_the_head_may() {
 async fn connections_beyond_the_limit_wait_for_a_place() {
     let server =
         serve_with("greeter", &ServerConfig { max_connections: 1, ..config() }, hello()).await;
-    let open = server.env.metrics().gauge("http_server_connections", "Open connections.", &[]);
+    let open = server.env.metrics().gauge(
+        "server_connections",
+        "Open connections.",
+        &[("server", "http")],
+    );
     let first = server.connect().await;
     until("the first connection is served", || open.get() == 1).await;
     let second = server.get("/", "");

@@ -128,6 +128,49 @@ async fn during_the_drain_delay_an_answer_ends_its_connection_and_others_are_acc
     server.stop(Duration::from_secs(30)).await.unwrap();
 }
 
+/// Its client sends meanwhile, and would be left not knowing whether it was heard.
+#[tokio::test]
+async fn who_connected_just_before_the_drain_is_still_answered() {
+    let (server, _, go) = waiting().await;
+    let accepted = std_stream(server.connect().await);
+    let open = server.env.metrics().gauge(
+        "server_connections",
+        "Open connections.",
+        &[("server", "http")],
+    );
+    until("it was accepted", || open.get() == 1).await;
+    // From here on nothing gives the server a turn: the second is only known to the system.
+    let queued = std::net::TcpStream::connect(server.address).unwrap();
+    server.trigger.shutdown(Duration::from_secs(30));
+    for mut stream in [&accepted, &queued] {
+        std::io::Write::write_all(&mut stream, GET).unwrap();
+    }
+    for stream in [accepted, queued] {
+        stream.set_nonblocking(true).unwrap();
+        go.notify_one();
+        let answer = read_all(&mut TcpStream::from_std(stream).unwrap()).await;
+        let answer = Answer::parse(&answer);
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+    server.task.await.unwrap().unwrap();
+}
+
+fn std_stream(stream: TcpStream) -> std::net::TcpStream {
+    let stream = stream.into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream
+}
+
+/// One who only connects does not hold it for long.
+#[tokio::test(start_paused = true)]
+async fn who_connected_and_sends_nothing_is_not_waited_for() {
+    let (server, ..) = waiting().await;
+    let _silent = server.connect().await;
+    let begun = Instant::now();
+    server.stop(Duration::from_secs(30)).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
 async fn first_answer(stream: &mut TcpStream) -> String {
     let mut answer = String::new();
     while !answer.ends_with("finished") {

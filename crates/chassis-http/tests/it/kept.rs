@@ -11,6 +11,7 @@ use std::{
 use axum::{Router, extract::State, http::StatusCode, routing::any};
 use bytes::Bytes;
 use chassis_core::Env;
+use chassis_discovery::ClientConfig;
 use chassis_http::{CacheConfig, Client};
 use chassis_resilience::{
     Degraded,
@@ -96,6 +97,34 @@ async fn what_many_ask_for_is_fetched_once_and_then_given_from_memory() {
     }
     let metrics = world.env.metrics().encode();
     assert!(metrics.contains(r#"client_cache_entries{service="greeter"} 2"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn answers_are_kept_where_the_settings_of_the_client_say_so() {
+    let callee = Callee::default();
+    let server = serve("greeter", callee.router()).await;
+    let (discovery, _leases) = discovery("greeter", &[server.address]).await;
+    let client = |enabled| {
+        let cache = CacheConfig { enabled, max_entry_bytes: 1, ..CacheConfig::default() };
+        let config = ClientConfig { cache, ..ClientConfig::default() };
+        Client::builder("greeter", &discovery).config(&config).build().unwrap()
+    };
+    for (enabled, path, asked) in [(false, "/a", 2), (true, "/a", 3)] {
+        let client = client(enabled);
+        for _ in 0..2 {
+            client.get(path).send().await.unwrap();
+        }
+        assert_eq!(callee.asked(), asked, "enabled = {enabled}");
+    }
+
+    let mut config = ClientConfig::default();
+    config.cache.max_entries = 0;
+    let error = Client::builder("greeter", &discovery).config(&config).build().unwrap_err();
+    let expected = "clients.greeter.cache.max_entries is 0, allowed is 1 to 1000000";
+    assert_eq!((error.reason(), error.message()), ("INVALID_CONFIG", expected));
+    let cache = config.cache;
+    let error = Client::builder("greeter", &discovery).cache(&cache).build().unwrap_err();
+    assert_eq!(error.message(), expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ mod calls;
 mod connecting;
 mod connections;
 mod drain;
+mod held_back;
 mod kept;
 mod log;
 mod refusals;

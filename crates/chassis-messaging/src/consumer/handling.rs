@@ -104,8 +104,9 @@ where
         interrupt: &CancellationToken,
     ) -> Option<Duration> {
         let started = Instant::now();
-        let context = propagation::extract(&self.env, |name| held.delivery.message.header(name))
-            .without_deadline();
+        let context =
+            propagation::extract_from_within(&self.env, |name| held.delivery.message.header(name))
+                .without_deadline();
         let mut span = self.span(&context, &held.delivery);
         let work = async {
             let delivery = &held.delivery;

@@ -311,7 +311,7 @@ impl<S: Clone + Send + Sync + 'static> Desk<S> {
             return;
         };
         let started = Instant::now();
-        let context = propagation::extract(&self.env, |name| message.header(name));
+        let context = propagation::extract_from_within(&self.env, |name| message.header(name));
         let context = context.with_deadline(deadline);
         let mut span = Span::start(&context, SpanKind::Server, format!("answer {}", self.topic));
         if span.is_recording() {

@@ -75,7 +75,7 @@ where
     fn context(&self) -> Context {
         let headers: BTreeMap<String, String> =
             serde_json::from_str(&self.instance.headers).unwrap_or_default();
-        propagation::extract(&self.env, |name| headers.get(name).map(String::as_str))
+        propagation::extract_from_within(&self.env, |name| headers.get(name).map(String::as_str))
             .with_deadline(Deadline::after(self.sagas.config.step_timeout))
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use chassis_core::{Context, Env, Error, Result, SpanKind, Status};
+use chassis_core::{Context, Env, Error, Priority, Result, SpanKind, Status};
 use chassis_data::Tx;
 use chassis_messaging::broker::Answer;
 use chassis_messaging::{Consumer, ConsumerConfig, Event, Message};
@@ -103,7 +103,9 @@ async fn the_trace_goes_on_in_the_handler() {
     let consumer =
         Consumer::new(&world.broker, &world.db, "greeter", seen.clone()).on::<Greeting>(look);
     let running = world.start(consumer).await;
-    let sender = Context::background(&Env::test("sender")).with_request_id("request-1");
+    let sender = Context::background(&Env::test("sender"))
+        .with_request_id("request-1")
+        .with_priority(Priority::Critical);
     let message = Message::event("test", &Greeting::new("Ada", 1)).unwrap();
     let appended = "00000000000000aa";
     let sent = message.clone().with_context(&sender).with_header("x-appended-by", appended);
@@ -112,6 +114,7 @@ async fn the_trace_goes_on_in_the_handler() {
     assert_eq!(inside.trace().trace_id, sender.trace().trace_id);
     assert_eq!(inside.request_id(), "request-1");
     assert_eq!(inside.env().info().name, "greeter");
+    assert_eq!(inside.priority(), Priority::Critical, "the calls that it makes have it too");
     assert!(inside.deadline().is_some());
     running.stop(SOON).await.unwrap();
     let spans = world.env.captured_spans();

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chassis_core::{
-    Code, Component, Context, Deadline, Env, Error, Ready, Result, Shutdown, ShutdownTrigger,
-    SpanKind,
+    Code, Component, Context, Deadline, Env, Error, Priority, Ready, Result, Shutdown,
+    ShutdownTrigger, SpanKind,
 };
 use chassis_messaging::request::{RequesterConfig, ResponderConfig};
 use chassis_messaging::{Broker, Event, Request, Requester, Responder};
@@ -149,13 +149,15 @@ pub(crate) async fn deadline_and_trace_travel(broker: Broker) {
     is_ready.await.unwrap();
     let asker = Env::test("asker");
     let requester = Requester::connect(&asker, &broker, RequesterConfig::default()).await.unwrap();
-    let caller = Context::background(&asker).with_request_id("request-1");
+    let caller =
+        Context::background(&asker).with_request_id("request-1").with_priority(Priority::Sheddable);
     let given = Duration::from_secs(3);
     let context = caller.with_deadline(Deadline::after(given));
     context.scope(requester.ask(&Double { number: 1 })).await.unwrap();
     let inside = seen.0.lock().take().unwrap();
     assert_eq!(inside.trace().trace_id, caller.trace().trace_id);
     assert_eq!(inside.request_id(), "request-1");
+    assert_eq!(inside.priority(), Priority::Sheddable);
     assert!(inside.deadline().unwrap().remaining() <= given);
     trigger.shutdown(SOON);
     task.await.unwrap().unwrap();

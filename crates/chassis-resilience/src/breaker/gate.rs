@@ -165,8 +165,9 @@ impl Gate {
                 None
             }
             State::HalfOpen => {
-                // Probes that never end must not keep the circuit shut for ever.
-                if is_over(self.round_ends, now) {
+                // Probes that never end must not keep the circuit shut for ever. Where there is a
+                // place without theirs, what was proven before counts.
+                if !self.has_free_probe() && is_over(self.round_ends, now) {
                     self.start_probing(now);
                 }
                 if self.has_free_probe() {

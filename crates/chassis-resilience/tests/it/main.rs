@@ -13,6 +13,7 @@ mod chaos;
 mod documented;
 mod fallback;
 mod hedge;
+mod million;
 mod rate_limit;
 mod retry;
 mod shared_limit;

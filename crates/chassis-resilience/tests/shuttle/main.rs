@@ -49,11 +49,13 @@ use rejection::is_local_rejection;
 use shuttle::{Config, Runner, scheduler::RandomScheduler, thread};
 use tokio::time::Instant;
 
+use sync::{AtomicU64, Ordering};
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 const SCHEDULES: usize = 2_000;
 
-const CHECKS: [(&str, fn()); 8] = [
+const CHECKS: [(&str, fn()); 11] = [
     ("half_open_never_has_more_probes_than_permits", half_open),
     ("every_outcome_is_in_the_window", window),
     ("what_was_let_through_before_an_opening_is_late", late),
@@ -62,9 +64,15 @@ const CHECKS: [(&str, fn()); 8] = [
     ("a_rate_limit_gives_its_burst_once", rate),
     ("keys_stay_bounded_and_each_keeps_its_limit", keys),
     ("no_two_calls_take_the_last_place", places),
+    ("no_more_wait_for_a_place_than_may", waiters),
+    ("what_is_kept_for_the_important_is_not_given_away", shedding),
+    ("a_throttle_counts_each_call_once", throttled),
 ];
 
 fn main() {
+    // A wait has a timer, which wants to know whose it is. Nothing runs on it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _timers = runtime.enter();
     for (name, check) in CHECKS {
         let mut config = Config::new();
         // Weaker orderings are only used for counts that nothing depends on.
@@ -237,4 +245,100 @@ fn places() {
         0
     });
     assert_eq!(limit.stats().in_flight, 0);
+}
+
+fn waiters() {
+    let bulkhead = bulkhead::Bulkhead::new(bulkhead::BulkheadSettings {
+        max_concurrent: 1,
+        max_waiting: 2,
+        max_wait: Duration::from_secs(3_600),
+    });
+    let shared = bulkhead.clone();
+    let (waited, refused) = (shuttle::sync::Arc::default(), shuttle::sync::Arc::default());
+    let counts: (shuttle::sync::Arc<AtomicU64>, shuttle::sync::Arc<AtomicU64>) =
+        (shuttle::sync::Arc::clone(&waited), shuttle::sync::Arc::clone(&refused));
+    // Nobody leaves, so all others wait or are refused.
+    let _place = poll(std::pin::pin!(bulkhead.enter())).unwrap().unwrap();
+    together(move |_| {
+        for _ in 0..2 {
+            let mut entering = std::pin::pin!(shared.enter());
+            match poll(entering.as_mut()) {
+                None => {
+                    assert!((1..=2).contains(&shared.waiting()), "{} wait", shared.waiting());
+                    counts.0.fetch_add(1, Ordering::SeqCst);
+                }
+                Some(Ok(_)) => panic!("there is one place"),
+                Some(Err(_)) => {
+                    counts.1.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+        0
+    });
+    let (waited, refused) = (waited.load(Ordering::SeqCst), refused.load(Ordering::SeqCst));
+    assert_eq!((waited + refused, bulkhead.rejected()), (6, refused));
+    assert_eq!(bulkhead.waiting(), 0, "who gives up leaves the queue");
+}
+
+/// What a future says when it is asked once.
+fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    let waker = std::task::Waker::noop();
+    match future.poll(&mut std::task::Context::from_waker(waker)) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}
+
+fn shedding() {
+    let adaptive = adaptive::AdaptiveSettings {
+        min_limit: 5,
+        initial_limit: 5,
+        max_limit: 5,
+        ..adaptive::AdaptiveSettings::default()
+    };
+    let shedder = shed::Shedder::new(shed::ShedSettings {
+        adaptive,
+        normal_share: 0.8,
+        sheddable_share: 0.6,
+        ..shed::ShedSettings::default()
+    });
+    let shared = shedder.clone();
+    // Each priority has more calls than there is room for, and none leaves.
+    let taken = together(move |nth| {
+        let priority =
+            [shed::Priority::Sheddable, shed::Priority::Normal, shed::Priority::Critical]
+                [nth as usize];
+        let places: Vec<_> =
+            (0..6).filter_map(|_| shared.try_enter(priority, Instant::now()).ok()).collect();
+        let taken = places.len();
+        // Kept to the end of the check.
+        std::mem::forget(places);
+        taken as u32
+    });
+    let stats = shedder.stats();
+    assert_eq!(taken, 5, "a critical call finds the last place, whoever came before");
+    assert_eq!(stats.adaptive.in_flight, 5);
+    let shed = stats.sheddable + stats.normal + stats.critical;
+    assert_eq!(shed, 18 - 5);
+    assert!(stats.sheddable >= 3 && stats.normal >= 2 && stats.critical >= 1, "{stats:?}");
+}
+
+fn throttled() {
+    let throttle = throttle::Throttle::new(throttle::ThrottleSettings::default());
+    let shared = throttle.clone();
+    let sent = together(move |nth| {
+        let mut sent = 0;
+        for _ in 0..3 {
+            if let Ok(permit) = shared.try_acquire(Instant::now()) {
+                let class = if nth == 0 { Class::Failure } else { Class::Success };
+                permit.settle(Verdict { class, latency: Duration::ZERO, retry_after: None });
+                sent += 1;
+            }
+        }
+        sent
+    });
+    let stats = throttle.stats();
+    // Few are protected from being held back.
+    assert_eq!((sent, stats.refused), (9, 0));
+    assert_eq!((stats.requests, stats.accepts), (9, 6));
 }

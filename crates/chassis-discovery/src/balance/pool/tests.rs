@@ -287,6 +287,63 @@ fn when_every_circuit_is_open_nobody_is_asked_until_the_first_trial() {
     assert!(world.pool.pick(None, world.now).is_ok());
 }
 
+/// A million calls in a set that fails, heals, comes and goes: who is picked is of the set, no
+/// more than the share is ejected, and nothing is left under way.
+#[test]
+fn a_million_calls_eject_no_more_than_the_share() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let (feed, updates) = Updates::channel();
+    let mut set: Vec<u16> = (0..20).collect();
+    feed.publish(endpoints(set.clone()));
+    let breaker = BreakerSettings { open_for: Duration::from_millis(500), ..Default::default() };
+    let max_ejected = 0.3;
+    let settings = BalanceSettings { breaker, max_ejected, ..settings() };
+    let mut pool = pool(updates, settings);
+    let mut now = Instant::now();
+    let (mut ill, mut held) = (0u32, Vec::new());
+    let (mut calls, mut refused, mut ejected, mut most) = (0, 0, 0, 0);
+    while calls < 1_000_000 {
+        now += MS / 10 * random.u32(..10);
+        match random.u32(..20_000) {
+            0 => ill = random.u32(..) & random.u32(..),
+            1 => {
+                let port = random.u16(..25);
+                match set.iter().position(|known| *known == port) {
+                    Some(at) if set.len() > 1 => drop(set.swap_remove(at)),
+                    Some(_) => {}
+                    None => set.push(port),
+                }
+                feed.publish(endpoints(set.clone()));
+            }
+            _ => {}
+        }
+        calls += 1;
+        match pool.pick(None, now) {
+            Ok(place) => {
+                assert!(set.contains(&place.service));
+                held.push(place);
+            }
+            Err(_) => refused += 1,
+        }
+        if held.len() > random.usize(..20) {
+            let Picked { service, call } = held.swap_remove(random.usize(..held.len()));
+            let class = if ill >> service & 1 == 1 { Class::Failure } else { Class::Success };
+            if random.u32(..50) == 0 { drop(call) } else { call.end(class, None, now) }
+        }
+        assert_eq!(pool.together.in_flight(), held.len());
+        // Those who are ejected stay so when others leave; no more come to them.
+        let now_ejected = pool.together.change(|health| health.ejected());
+        let may_be = (max_ejected * set.len() as f64).max(1.0);
+        assert!(now_ejected <= ejected || now_ejected as f64 <= may_be, "{now_ejected}");
+        ejected = now_ejected;
+        most = most.max(ejected);
+    }
+    held.clear();
+    assert_eq!(pool.together.in_flight(), 0);
+    assert!(most >= 4, "{most} were ejected at most: the world is too well");
+    assert!(refused < calls / 10, "{refused} refused");
+}
+
 proptest! {
     /// Whatever answers come in whatever order, and whoever comes and goes: who is picked is
     /// of the newest set, nothing is left under way, and the count of the ejected is right.

@@ -58,6 +58,19 @@ fn open_time(gate: &mut Gate, now: Instant) -> Duration {
     gate.admit(now).expect_err("it is open")
 }
 
+/// A callee that is called seldom once stayed half open for good: each call began a new round.
+#[test]
+fn probes_that_are_far_apart_prove_it_too() {
+    let settings = BreakerSettings { successes_to_close: 3, ..default() };
+    let mut gate = gate(settings);
+    let mut now = open(&mut gate, start());
+    for _ in 0..3 {
+        now += 10 * settings.open_max;
+        call(&mut gate, now, GOOD);
+    }
+    assert_eq!(gate.state(), State::Closed);
+}
+
 #[test]
 fn what_opens_it() {
     let slow = Outcome::Success(2 * SECOND);

@@ -15,24 +15,23 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::stream::Stream;
 
 /// What an HTTP/2 client sends first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A stream that tells when enough was read to know the version.
-pub(super) struct Sniffed {
-    stream: TcpStream,
+pub(crate) struct Sniffed {
+    stream: Stream,
     matched: usize,
     is_known: Arc<AtomicBool>,
 }
 
 impl Sniffed {
     /// The stream, and the flag that it raises.
-    pub(super) fn new(stream: TcpStream) -> (Sniffed, Arc<AtomicBool>) {
+    pub(crate) fn new(stream: Stream) -> (Sniffed, Arc<AtomicBool>) {
         let is_known = Arc::new(AtomicBool::new(false));
         (Sniffed { stream, matched: 0, is_known: is_known.clone() }, is_known)
     }

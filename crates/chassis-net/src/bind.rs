@@ -6,7 +6,13 @@ use chassis_core::{Error, Result};
 use tokio::net::TcpListener;
 
 /// Binds an address; `setting` is the usual name of the port's setting in the environment.
-pub(crate) async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
+///
+/// Dropping the future binds nothing.
+///
+/// # Errors
+/// `ADDRESS_IN_USE`, `ADDRESS_FORBIDDEN`, `ADDRESS_NOT_HERE` or `BIND_FAILED`; the message says
+/// what to do.
+pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| explain(address, setting, error))
 }
 

@@ -1,0 +1,362 @@
+//! The life of one connection: first bytes, requests, age, drain, end.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use ::http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, service::Service};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Limits, first_bytes::Sniffed, meters::Meters, stream::Stream, tls::Tls};
+
+/// How long one that has connected and sent nothing is waited for when a drain begins: who
+/// connects is about to send, and would not know whether it was heard.
+const FIRST_BYTES_IN_DRAIN: Duration = Duration::from_secs(1);
+
+/// What is known of the other side of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    address: SocketAddr,
+    local: Option<SocketAddr>,
+    leaving: Arc<AtomicBool>,
+}
+
+impl Peer {
+    pub(crate) fn new(
+        address: SocketAddr,
+        local: Option<SocketAddr>,
+        leaving: Arc<AtomicBool>,
+    ) -> Peer {
+        Peer { address, local, leaving }
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address of ours that it came to.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// Whether the service is about to end, and answers should end their connections: clients
+    /// leave one after the other with an answer in hand, and a close finds nobody who has just
+    /// sent a request.
+    #[must_use]
+    pub fn is_to_leave(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+}
+
+/// A connection that was accepted, and what answers on it.
+pub(crate) struct Connection<S> {
+    pub(crate) http: Arc<auto::Builder<TokioExecutor>>,
+    pub(crate) service: S,
+    pub(crate) peer: Peer,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) drain: CancellationToken,
+    pub(crate) abort: CancellationToken,
+}
+
+impl<S, B> Connection<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    pub(crate) async fn plain(self, stream: TcpStream) {
+        no_delay(&stream);
+        self.serve(Stream::Plain(stream)).await;
+    }
+
+    /// The same after a handshake, which has a time of its own.
+    pub(crate) async fn with_tls(self, stream: TcpStream, tls: Tls, meters: &Meters) {
+        no_delay(&stream);
+        let drained = async {
+            self.drain.cancelled().await;
+            sleep(FIRST_BYTES_IN_DRAIN).await;
+        };
+        let shaken = tokio::select! {
+            shaken = timeout(self.limits.first_bytes, tls.accept(stream)) => shaken,
+            () = drained => return,
+        };
+        let peer = self.peer.address;
+        match shaken {
+            Ok(Ok(stream)) => self.serve(stream).await,
+            Ok(Err(error)) => {
+                meters.handshakes.inc();
+                tracing::debug!(%error, %peer, "TLS handshake failed");
+            }
+            Err(_) => {
+                meters.handshakes.inc();
+                tracing::debug!(%peer, "TLS handshake took too long");
+            }
+        }
+    }
+
+    /// Serves until either side ends it, the drain is over, or it is cut.
+    async fn serve(self, stream: Stream) {
+        let Connection { http, service, peer, limits, drain, abort } = self;
+        let (stream, is_known) = Sniffed::new(stream);
+        let service = Counted { service, requests: Arc::default() };
+        let mut ages = Ages::new(&limits, is_known.clone(), service.requests.clone());
+        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+        let mut timer = pin!(sleep_until(ages.next));
+        let mut drained = pin!(drain.cancelled());
+        let mut aborted = pin!(abort.cancelled());
+        let (mut is_ending, mut is_draining) = (false, false);
+        loop {
+            // Only the connection's own poll, which is before it, changes what this looks at.
+            let known = poll_fn(|_| match is_known.load(Relaxed) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+            tokio::select! {
+                biased;
+                result = connection.as_mut() => {
+                    if let Err(error) = result {
+                        // The client's doing: not worth more than a debug line.
+                        tracing::debug!(%error, peer = %peer.address, "connection ended");
+                    }
+                    return;
+                }
+                () = aborted.as_mut() => return,
+                () = drained.as_mut(), if !is_ending && !is_draining => {
+                    is_draining = true;
+                    // hyper-util would cut off one whose first bytes are on their way.
+                    ages.hurry(Instant::now());
+                    timer.as_mut().reset(ages.next);
+                }
+                () = known, if is_draining && !is_ending => {
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = timer.as_mut() => match ages.look(Instant::now()) {
+                    Look::Fine => timer.as_mut().reset(ages.next),
+                    Look::Silent => {
+                        tracing::debug!(peer = %peer.address, "connection closed: nothing came");
+                        return;
+                    }
+                    Look::Old => {
+                        timer.as_mut().reset(ages.next);
+                        if !is_ending {
+                            is_ending = true;
+                            connection.as_mut().graceful_shutdown();
+                        }
+                    }
+                },
+            }
+        }
+    }
+}
+
+fn no_delay(stream: &TcpStream) {
+    // Answers are written whole; waiting for more bytes only delays them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was refused");
+    }
+}
+
+/// Counts requests as they begin.
+struct Counted<S> {
+    service: S,
+    requests: Arc<AtomicU64>,
+}
+
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Counted<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: Request<Incoming>) -> S::Future {
+        self.requests.fetch_add(1, Relaxed);
+        self.service.call(request)
+    }
+}
+
+/// What becomes of a connection whose timer is due.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Fine,
+    /// Nothing came that must have: it is closed.
+    Silent,
+    /// It is asked to end.
+    Old,
+}
+
+/// The times of a connection, of which one timer looks at the next.
+struct Ages {
+    is_known: Arc<AtomicBool>,
+    requests: Arc<AtomicU64>,
+    first_bytes: Option<Instant>,
+    first_request: Option<Instant>,
+    /// The next look at whether it is idle, and the requests up to the last one.
+    idle: Option<(Instant, u64)>,
+    every: Duration,
+    old: Option<Instant>,
+    next: Instant,
+}
+
+/// Further than any connection lives.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Ages {
+    fn new(limits: &Limits, is_known: Arc<AtomicBool>, requests: Arc<AtomicU64>) -> Ages {
+        let now = Instant::now();
+        let mut ages = Ages {
+            is_known,
+            requests,
+            first_bytes: Some(now + limits.first_bytes),
+            first_request: limits.first_request.map(|time| now + time),
+            idle: limits.idle.map(|time| (now + time, 0)),
+            every: limits.idle.unwrap_or(NEVER),
+            old: limits.max_age.map(|age| now + age.mul_f64(1.0 + fastrand::f64() / 10.0)),
+            next: now,
+        };
+        ages.next = ages.soonest(now);
+        ages
+    }
+
+    /// A drain has begun: first bytes that are not here soon will not come.
+    fn hurry(&mut self, now: Instant) {
+        let soon = now + FIRST_BYTES_IN_DRAIN;
+        self.first_bytes = self.first_bytes.map(|at| at.min(soon));
+        self.next = self.soonest(now);
+    }
+
+    fn soonest(&self, now: Instant) -> Instant {
+        let idle = self.idle.map(|(at, _)| at);
+        let times = [self.first_bytes, self.first_request, idle, self.old];
+        times.into_iter().flatten().min().unwrap_or(now + NEVER)
+    }
+
+    fn look(&mut self, now: Instant) -> Look {
+        let requests = self.requests.load(Relaxed);
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let mut look = Look::Fine;
+        if is_due(self.first_bytes) {
+            self.first_bytes = None;
+            if !self.is_known.load(Relaxed) {
+                look = Look::Silent;
+            }
+        }
+        if is_due(self.first_request) {
+            self.first_request = None;
+            if requests == 0 {
+                look = Look::Silent;
+            }
+        }
+        if let Some((_, before)) = self.idle.filter(|&(at, _)| at <= now) {
+            let is_idle = requests == before;
+            self.idle = (!is_idle).then_some((now + self.every, requests));
+            if is_idle && look == Look::Fine {
+                look = Look::Old;
+            }
+        }
+        if is_due(self.old) {
+            self.old = None;
+            if look == Look::Fine {
+                look = Look::Old;
+            }
+        }
+        self.next = self.soonest(now);
+        look
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(number: u64) -> Duration {
+        Duration::from_secs(number)
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            max_connections: 1,
+            max_per_address: None,
+            first_bytes: seconds(10),
+            first_request: None,
+            idle: None,
+            max_age: None,
+        }
+    }
+
+    /// What is said at the end of so many seconds, if it is looked at whenever it is due.
+    fn live(limits: &Limits, events: &[(u64, &str)], end: u64) -> Vec<(u64, Look)> {
+        let (known, requests) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let start = Instant::now();
+        let mut ages = Ages::new(limits, known.clone(), requests.clone());
+        let mut said = Vec::new();
+        for second in 0..=end {
+            for (_, event) in events.iter().filter(|(at, _)| *at == second) {
+                match *event {
+                    "bytes" => known.store(true, Relaxed),
+                    _ => drop(requests.fetch_add(1, Relaxed)),
+                }
+            }
+            let now = start + seconds(second) + Duration::from_millis(500);
+            if ages.next <= now {
+                match ages.look(now) {
+                    Look::Fine => {}
+                    look => said.push((second, look)),
+                }
+            }
+        }
+        said
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_is_closed() {
+        assert_eq!(live(&limits(), &[], 30), [(10, Look::Silent)]);
+        assert_eq!(live(&limits(), &[(9, "bytes")], 30), []);
+    }
+
+    #[tokio::test]
+    async fn who_never_calls_is_closed() {
+        let limits = Limits { first_request: Some(seconds(20)), ..limits() };
+        assert_eq!(live(&limits, &[(1, "bytes")], 60), [(20, Look::Silent)]);
+        assert_eq!(live(&limits, &[(1, "bytes"), (19, "request")], 60), []);
+    }
+
+    #[tokio::test]
+    async fn who_has_nothing_more_to_ask_is_asked_to_end() {
+        let limits = Limits { idle: Some(seconds(60)), ..limits() };
+        let events = [(1, "bytes"), (1, "request"), (70, "request"), (130, "request")];
+        assert_eq!(live(&limits, &events, 400), [(240, Look::Old)]);
+    }
+
+    #[tokio::test]
+    async fn who_is_old_is_asked_to_end_once() {
+        let limits = Limits { max_age: Some(seconds(100)), idle: Some(seconds(60)), ..limits() };
+        let events: Vec<(u64, &str)> =
+            [(1, "bytes")].into_iter().chain((1..300).map(|second| (second, "request"))).collect();
+        let said = live(&limits, &events, 299);
+        assert!(matches!(said[..], [(100..=110, Look::Old)]), "{said:?}");
+    }
+}

@@ -1,0 +1,54 @@
+//! What hyper is told of HTTP.
+
+use std::time::Duration;
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioTimer},
+    server::conn::auto,
+};
+
+/// HTTP/2: how often a quiet peer is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// HTTP/2: how long it may take to answer that.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// HTTP/2: streams reset by the peer that may wait to be accepted (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 20;
+/// HTTP/2: bytes of answers that may wait in memory for one slow stream.
+const MAX_SEND_BUFFER: usize = 256 * 1024;
+
+/// What is allowed of HTTP on a connection.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Whether HTTP/1 is refused.
+    pub only_http2: bool,
+    /// HTTP/1: time for each head of a request, and for the next one to begin.
+    pub header_timeout: Duration,
+    /// The largest head of a request, in bytes; at least 8192.
+    pub max_header_bytes: usize,
+    /// HTTP/2: requests at a time on one connection.
+    pub max_concurrent_streams: u32,
+}
+
+impl Http {
+    pub(crate) fn builder(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        if self.only_http2 {
+            builder = builder.http2_only();
+        }
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .max_buf_size(self.max_header_bytes);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.max_concurrent_streams)
+            .max_header_list_size(u32::try_from(self.max_header_bytes).unwrap_or(u32::MAX))
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .max_send_buf_size(MAX_SEND_BUFFER)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        builder
+    }
+}

@@ -1,0 +1,28 @@
+//! Sockets that a server listens on, and the life of their connections.
+//!
+//! The servers of `chassis-http` and `chassis-grpc` stand on it; a service sees its settings
+//! only. What is not about HTTP requests is here, once: who is let in, how long it may be
+//! silent, how old it may get, TLS, and the drain at the end.
+//!
+//! Not `axum::serve` or tonic's server: those set no time-out for the first bytes, so that a
+//! few slow clients hold every connection, and their drain waits without end.
+//!
+//! Read in this order: [`bind`], [`Limits`], [`Http`], [`Listening`] (the loop and the drain),
+//! `connection` (the life of one), `first_bytes`, [`tls`].
+
+mod accept;
+mod addresses;
+mod bind;
+mod connection;
+mod first_bytes;
+mod http;
+mod limits;
+mod meters;
+mod stream;
+pub mod tls;
+
+pub use accept::Listening;
+pub use bind::bind;
+pub use connection::Peer;
+pub use http::Http;
+pub use limits::Limits;

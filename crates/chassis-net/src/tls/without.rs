@@ -1,0 +1,37 @@
+//! What stands in for TLS where it is not built in.
+
+use std::{convert::Infallible, io};
+
+use chassis_core::{Env, Result};
+use tokio::net::TcpStream;
+
+use super::TlsConfig;
+use crate::stream::Stream;
+
+/// Nothing: this program was built without TLS.
+#[derive(Clone)]
+pub struct Tls(Infallible);
+
+impl Tls {
+    /// `None`; settings that ask for TLS were refused before.
+    ///
+    /// # Errors
+    /// Those of [`TlsConfig::validate`].
+    pub fn load(
+        config: &TlsConfig,
+        path: &str,
+        _server: &str,
+        _protocols: &[&str],
+        _env: &Env,
+    ) -> Result<Option<Tls>> {
+        config.validate(path).map(|()| None)
+    }
+
+    pub(crate) async fn accept(&self, _stream: TcpStream) -> io::Result<Stream> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn watch(_tls: Option<Tls>) {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,104 @@
+//! A server of hello's on a socket, and clients that behave and that do not.
+#![allow(clippy::unwrap_used)]
+
+mod certificates;
+mod connections;
+mod tls;
+
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
+
+use chassis_core::{Env, Shutdown, ShutdownTrigger};
+use chassis_net::{
+    Http, Limits, Listening, Peer,
+    tls::{Tls, TlsConfig},
+};
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+};
+
+/// How long anything may take.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A request after which the server ends the connection.
+const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+
+struct Server {
+    env: Env,
+    address: SocketAddr,
+    trigger: ShutdownTrigger,
+    running: JoinHandle<()>,
+}
+
+fn limits() -> Limits {
+    Limits {
+        max_connections: 100,
+        max_per_address: None,
+        first_bytes: Duration::from_secs(10),
+        first_request: None,
+        idle: None,
+        max_age: None,
+    }
+}
+
+impl Server {
+    async fn start(limits: Limits, tls: &TlsConfig) -> Server {
+        let env = Env::test("greeter");
+        let tls = Tls::load(tls, "http.tls", "http", &["h2", "http/1.1"], &env).unwrap();
+        let anywhere = ([127, 0, 0, 1], 0).into();
+        let listening =
+            Listening::bind(anywhere, "HTTP__PORT", "http", limits, tls, &env).await.unwrap();
+        let address = listening.address();
+        let http = Http {
+            only_http2: false,
+            header_timeout: Duration::from_secs(10),
+            max_header_bytes: 8192,
+            max_concurrent_streams: 10,
+        };
+        let (trigger, shutdown) = Shutdown::new();
+        let running = tokio::spawn(async move {
+            let service = |_: &Peer| service_fn(hello);
+            listening.serve(&http, service, shutdown).await;
+        });
+        Server { env, address, trigger, running }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    fn refused(&self, reason: &str) -> u64 {
+        let labels = [("server", "http"), ("reason", reason)];
+        self.env.metrics().counter("server_connections_refused", "", &labels).get()
+    }
+
+    async fn stop(self) {
+        self.trigger.shutdown(SOON);
+        tokio::time::timeout(SOON, self.running).await.expect("it ends").unwrap();
+    }
+}
+
+async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::from("hello")))
+}
+
+/// Asks, and gives all that comes until the end; empty where the server hangs up.
+async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
+    let _ = stream.write_all(ASK).await;
+    rest(stream).await
+}
+
+async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(SOON, stream.read_to_end(&mut answer));
+    // A reset is an end too.
+    let _ = read.await.expect("the server answers or hangs up");
+    String::from_utf8(answer).unwrap()
+}
