@@ -30,7 +30,7 @@ Commands:
     --copies <n>       copies of the service on one PostgreSQL and one JetStream (3)
     --rate <n>         transactions a second, of each copy (20)
     --sqlite           one copy on SQLite and the embedded broker
-    --strict-order     a message out of turn is a violation, and not only counted
+    --within <n>       seconds in which all work must be done after the faults (30)
   compose-test         run the shop's compose file on this machine's Docker engine, and break it
     --release          with optimised services, for the figures; a build of minutes
   docs                 build the book into target/book

@@ -134,6 +134,13 @@ impl Message {
         self.headers.contains_key(PREVIOUS)
     }
 
+    /// The key among whose messages a broker keeps its order. None for one that says only
+    /// that another will not come: those that wait for that one may stand before it, so it
+    /// must not stand behind them; who takes it looks at its turn.
+    pub(crate) fn line(&self) -> Option<&str> {
+        if self.headers.contains_key(GIVEN_UP) { None } else { self.key.as_deref() }
+    }
+
     /// What comes before it, where it has a place and is not the first.
     pub(crate) fn previous(&self) -> Option<Previous<'_>> {
         let (at, id) = self.header(PREVIOUS)?.split_once(' ')?;

@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Connection, Row};
 use tokio::time::{Instant, sleep};
 
 use super::audit::{Report, audit};
-use super::evidence::{Claim, Effect, Evidence, Expected, Sent, Stored};
+use super::evidence::{Claim, Effect, Evidence, Expected, Parked, Sent, Stored};
 use super::handlers::{BUYER, DESK, LEDGER, MIRROR};
 use super::schema::{ACCOUNTS, OPENING};
 
@@ -50,6 +50,7 @@ pub struct Auditor {
     source: Source,
     expected: Vec<Expected>,
     may_be_overtaken: &'static [&'static str],
+    lost: bool,
 }
 
 impl Auditor {
@@ -62,6 +63,7 @@ impl Auditor {
             source,
             expected: EXPECTED.to_vec(),
             may_be_overtaken: &[],
+            lost: false,
         }
     }
 
@@ -77,6 +79,12 @@ impl Auditor {
     #[must_use]
     pub fn may_be_overtaken(self, handlers: &'static [&'static str]) -> Auditor {
         Auditor { may_be_overtaken: handlers, ..self }
+    }
+
+    /// The same for a broker that lost something: see [`Report::may_be_disordered`].
+    #[must_use]
+    pub fn broker_lost(self, lost: bool) -> Auditor {
+        Auditor { lost, ..self }
     }
 
     /// Waits until nothing is left to do, at most `within`, and gives the verdict.
@@ -108,7 +116,8 @@ impl Auditor {
     /// What the database and the broker say.
     pub async fn audit(&self) -> Result<Report, Failure> {
         let report = audit(&self.evidence().await?, &self.expected);
-        Ok(report.may_be_overtaken(self.may_be_overtaken))
+        let report = report.may_be_overtaken(self.may_be_overtaken);
+        Ok(if self.lost { report.may_be_disordered() } else { report })
     }
 
     /// All that there is to know.
@@ -135,6 +144,11 @@ impl Auditor {
         let mut db = AnyConnection::connect(&self.database).await?;
         let db = &mut db;
         let text = |row: &AnyRow, column: usize| row.try_get::<String, _>(column);
+        // Before what was sent: who is parked then was sent before.
+        const PARKED: &str = "SELECT id, last_error FROM chassis_outbox WHERE state = 2";
+        let parked =
+            rows(db, PARKED, |row| Ok(Parked { id: text(row, 0)?, reason: row.try_get(1)? }));
+        let parked = parked.await?;
         let sent =
             rows(db, "SELECT message_id, fate, topic, item, version FROM torture_sent", |row| {
                 Ok(Sent {
@@ -176,7 +190,7 @@ impl Auditor {
             rows(&mut tx, BOOKS, |row| Ok((text(row, 0)?, row.try_get(1)?, OPENING * ACCOUNTS)));
         let books = books.await?;
         tx.rollback().await?;
-        Ok(Evidence { sent, stored, buried, effects, started, ended, claims, books })
+        Ok(Evidence { sent, stored, buried, parked, effects, started, ended, claims, books })
     }
 }
 

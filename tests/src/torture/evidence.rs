@@ -44,6 +44,15 @@ pub struct Effect {
     pub nth: i64,
 }
 
+/// A row that the outbox gave up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// The id of the message.
+    pub id: String,
+    /// Why, as it stands there.
+    pub reason: Option<String>,
+}
+
 /// A row of `torture_claim`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -75,6 +84,8 @@ pub struct Evidence {
     pub stored: Vec<Stored>,
     /// The dead letters.
     pub buried: Vec<Stored>,
+    /// What the outbox gave up.
+    pub parked: Vec<Parked>,
     /// What took effect.
     pub effects: Vec<Effect>,
     /// Purchases that were begun.

@@ -3,12 +3,16 @@
 //! Nothing here guards against a second delivery: that is the inbox's task, and the
 //! auditor wants to see where it fails.
 
+use std::time::Duration;
+
 use chassis::data::{Tx, params};
 use chassis::messaging::saga::Sagas;
 use chassis::{Error, Result};
 
 use super::events::{Answered, Asked, Changed, Poison};
 use super::purchase::{self, Purchase};
+use super::service::PATIENCE;
+use super::troubles::Trouble;
 use super::work::{Work, new_id};
 
 /// Who hears of changes: two groups, each of which must get all of them. This one takes
@@ -16,6 +20,9 @@ use super::work::{Work, new_id};
 pub const MIRROR: &str = "mirror";
 /// The second one takes them in turn, each after the one before it.
 pub const LEDGER: &str = "ledger";
+/// How much later than it is waited for a late reply is sent.
+const LATER: Duration = Duration::from_secs(1);
+
 /// The group that keeps the books.
 pub const DESK: &str = "desk";
 /// The group that takes the replies.
@@ -92,6 +99,9 @@ pub async fn asked(group: Group, tx: &mut Tx, event: Asked) -> Result<()> {
     }
     let Asked { purchase, book, .. } = event;
     let answer = Answered { id: new_id(), purchase: purchase.clone(), book, refused };
+    if group.work.troubles.at(book.name()) == Some(Trouble::Late) {
+        return group.work.say_later(tx, &answer.id, &answer, &purchase, PATIENCE + LATER).await;
+    }
     group.work.say(tx, &answer.id, &answer, &purchase, None).await
 }
 

@@ -21,7 +21,8 @@ use tokio::time::sleep;
 
 use super::purchase::Purchase;
 use super::schema::ACCOUNTS;
-use super::work::{Venom, Work};
+use super::troubles::Trouble;
+use super::work::{Damage, Venom, Work};
 
 /// The longest time between two looks at whether there is something to do.
 const IDLE: Duration = Duration::from_millis(50);
@@ -83,7 +84,20 @@ impl Load {
                     }
                     _ => tracing::error!(line, "not a fail point"),
                 },
-                (Some("clear"), _) => failpoint::clear(),
+                (Some("clear"), _) => {
+                    failpoint::clear();
+                    self.work.troubles.clear();
+                }
+                (Some("trouble"), place) => {
+                    let trouble = words.next().and_then(Trouble::parse);
+                    let lasts = words.next().and_then(|ms| ms.parse().ok());
+                    match (trouble, lasts.map(Duration::from_millis)) {
+                        (Some(trouble), Some(lasts)) => {
+                            self.work.troubles.begin(place, trouble, lasts);
+                        }
+                        _ => tracing::error!(line, "not a trouble"),
+                    }
+                }
                 (Some("hold"), ms) => {
                     let pause = Duration::from_millis(ms.parse().unwrap_or(0));
                     let count = words.next().and_then(|count| count.parse().ok()).unwrap_or(1_u32);
@@ -132,9 +146,14 @@ impl Load {
 
     async fn say(&self, tx: &mut Tx, rng: &mut Rng, dice: u32) -> Result<()> {
         let venoms = [Venom::Panics, Venom::Fails, Venom::WrongSchema, Venom::UnknownVersion];
+        let damages = [Damage::HeadersCut, Damage::HeadersGone, Damage::Payload];
         match dice {
             150..165 => self.work.poison(tx, venoms[rng.usize(..venoms.len())]).await,
             165..170 => self.work.oversize(tx, &self.item(rng)).await,
+            170..175 => {
+                let damage = damages[rng.usize(..damages.len())];
+                self.work.damaged(tx, &self.item(rng), damage).await
+            }
             _ => {
                 // One after the other in one order: who locks two rows meets no deadlock.
                 let mut items: Vec<String> = (0..rng.u32(1..4)).map(|_| self.item(rng)).collect();

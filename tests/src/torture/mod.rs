@@ -14,6 +14,7 @@
 //! | [`work`] | one business transaction each: a change, a poison message, a purchase |
 //! | [`handlers`] | what takes effect, and how it is written down |
 //! | [`purchase`] | the saga that moves stock and money |
+//! | [`troubles`] | what goes wrong in its steps and replies |
 //! | [`service`] | the parts as an app |
 //! | [`load`] | work at a rate, from a seed, as the runner asks for it |
 //! | [`evidence`] | what the auditor knows |
@@ -29,6 +30,7 @@ pub mod load;
 pub mod purchase;
 pub mod schema;
 pub mod service;
+pub mod troubles;
 pub mod work;
 
 pub use audit::{Report, Violation};

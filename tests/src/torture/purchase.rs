@@ -57,11 +57,14 @@ async fn charge(work: Work, data: Purchase, step: StepInfo) -> Result<Purchase> 
 
 /// Asks for it, or for its undo: which of the two stands in the step.
 async fn ask(work: Work, data: Purchase, step: StepInfo, book: Book) -> Result<Purchase> {
+    let place = format!("{}{}", step.step, if step.undo { "/undo" } else { "" });
+    work.troubles.before(&place).await?;
     let Purchase { purchase, line, amount } = data.clone();
     let asked = Asked { id: new_id(), purchase, book, line, amount, undo: step.undo };
     let mut tx = work.db.begin().await?;
     work.say(&mut tx, &asked.id, &asked, &asked.purchase, None).await?;
     tx.commit().await?;
+    work.troubles.after(&place)?;
     Ok(data)
 }
 
@@ -72,13 +75,17 @@ fn replied(data: Purchase, reply: serde_json::Value) -> Result<Purchase> {
     }
 }
 
-async fn confirm(_: Work, tx: &mut Tx, data: Purchase) -> Result<Purchase> {
+async fn confirm(work: Work, tx: &mut Tx, data: Purchase) -> Result<Purchase> {
+    work.troubles.before("confirm").await?;
     ended(tx, &data.purchase, "confirmed").await?;
+    work.troubles.after("confirm")?;
     Ok(data)
 }
 
-async fn cancelled(_: Work, tx: &mut Tx, data: Purchase, _: Failure) -> Result<()> {
-    ended(tx, &data.purchase, "cancelled").await
+async fn cancelled(work: Work, tx: &mut Tx, data: Purchase, _: Failure) -> Result<()> {
+    work.troubles.before("cancelled").await?;
+    ended(tx, &data.purchase, "cancelled").await?;
+    work.troubles.after("cancelled")
 }
 
 async fn ended(tx: &mut Tx, purchase: &str, outcome: &str) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The parts of the workload as an app: what any service of the chassis looks like.
 //!
 //! The waits are short, so that two minutes hold many crashes and take-overs: leases of
-//! two seconds, an ack wait of three, pauses of two at most.
+//! two seconds, an ack wait of three, pauses of half a second.
 
 use std::time::Duration;
 
@@ -18,10 +18,11 @@ use super::handlers::{BUYER, DESK, Group, LEDGER, MIRROR, answered, asked, chang
 use super::load::{Load, LoadConfig};
 use super::purchase::{self, Purchase};
 use super::schema;
+use super::troubles::Troubles;
 use super::work::Work;
 
 /// How long a saga waits for a reply.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The settings of the service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -65,19 +66,25 @@ impl Default for Config {
                 max_attempts: 40,
                 retry_delay: Duration::from_millis(100),
                 max_retry_delay: Duration::from_millis(500),
-                // A database that is away trips it; then the work must go on in time.
+                // A database that is away trips it, and so does poison at the end, when there is
+                // little else; then each try takes a pause.
                 pause: PauseConfig {
                     first: Duration::from_millis(500),
-                    longest: most,
+                    longest: Duration::from_millis(500),
                     ..PauseConfig::default()
                 },
-                // What is parked in the outbox leaves a gap, which must close while the
-                // auditor waits.
-                in_turn: InTurnConfig { settle: Duration::from_secs(5), ..InTurnConfig::default() },
+                // Nothing here leaves a gap: who gives a message up says so. What the broker lost
+                // takes its time to come again, on a busy machine.
+                in_turn: InTurnConfig {
+                    settle: Duration::from_secs(20),
+                    ..InTurnConfig::default()
+                },
                 ..ConsumerConfig::default()
             },
             saga: SagaConfig {
                 lease,
+                // A step that hangs is over while the auditor waits.
+                step_timeout: Duration::from_secs(3),
                 attempts: 50,
                 persistent_attempts: 1000,
                 max_backoff: most,
@@ -112,7 +119,7 @@ impl Service {
         let db: Db = Db::connect(&config.database).await?;
         let outbox = Outbox::new(&db, "torture").with_config(config.outbox.clone());
         let too_large = config.broker.max_message_bytes + 1;
-        let work = Work { db: db.clone(), outbox, too_large };
+        let work = Work { db: db.clone(), outbox, too_large, troubles: Troubles::default() };
         let version = config.saga_version;
         let sagas = Sagas::new(&db, purchase::definition(version, PATIENCE), work.clone())
             .with_config(config.saga.clone());

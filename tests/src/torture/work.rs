@@ -1,11 +1,14 @@
 //! One business transaction each: what it changes and what it says, committed together.
 
+use std::time::Duration;
+
 use chassis::data::{Db, Tx, params};
 use chassis::messaging::outbox::Outbox;
 use chassis::messaging::{Event, Message};
 use chassis::{Error, Result};
 
 use super::events::{Changed, Poison};
+use super::troubles::Troubles;
 
 /// What should become of a message: the `fate` in `torture_sent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +17,7 @@ pub enum Fate {
     Handled,
     /// It ends among the dead letters.
     Buried,
-    /// No broker takes it: it is parked in the outbox.
+    /// No broker takes it, or it cannot be read: it is parked in the outbox.
     Parked,
 }
 
@@ -43,6 +46,17 @@ pub enum Venom {
     UnknownVersion,
 }
 
+/// What the disk, or a hand, did to a row of the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The last of its headers is missing.
+    HeadersCut,
+    /// Its headers are something else.
+    HeadersGone,
+    /// Its payload is something else, which only its handlers can see.
+    Payload,
+}
+
 /// What the business code needs. Cheap to clone.
 #[derive(Clone)]
 pub struct Work {
@@ -52,6 +66,8 @@ pub struct Work {
     pub outbox: Outbox,
     /// A payload that is larger than the broker takes.
     pub too_large: usize,
+    /// What goes wrong in the steps of sagas.
+    pub troubles: Troubles,
 }
 
 impl Work {
@@ -126,6 +142,54 @@ impl Work {
         self.send(tx, message.with_key(item).in_turn(), Fate::Parked, item, None).await
     }
 
+    /// Sends something whose row is damaged when it is committed, under the key of an item
+    /// and in its turn.
+    ///
+    /// Dropping the future leaves the transaction as a failed statement does: roll it back.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn damaged(&self, tx: &mut Tx, item: &str, damage: Damage) -> Result<()> {
+        const CUT: &str = "UPDATE chassis_outbox
+            SET headers = SUBSTR(headers, 1, LENGTH(headers) - 1) WHERE id = $1";
+        const GONE: &str = "UPDATE chassis_outbox SET headers = 'not json' WHERE id = $1";
+        const PAYLOAD: &str = "UPDATE chassis_outbox SET payload = $2 WHERE id = $1";
+        let id = new_id();
+        // Such a version is nobody's turn: if it took effect, that would be seen.
+        let event = Changed { id: id.clone(), item: item.to_owned(), version: -1 };
+        let message = Message::event("torture", &event)?.with_id(&id);
+        let fate = if damage == Damage::Payload { Fate::Buried } else { Fate::Parked };
+        self.send(tx, message, fate, item, None).await?;
+        let changed = match damage {
+            Damage::HeadersCut => tx.execute(CUT, params![&id]).await?,
+            Damage::HeadersGone => tx.execute(GONE, params![&id]).await?,
+            Damage::Payload => tx.execute(PAYLOAD, params![&id, vec![0xff_u8; 20]]).await?,
+        };
+        if changed == 1 { Ok(()) } else { Err(Error::internal("there is no row to damage")) }
+    }
+
+    /// Sends an event that is published when a time has passed.
+    ///
+    /// Dropping the future leaves the transaction as a failed statement does: roll it back.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn say_later<E: Event + Sync>(
+        &self,
+        tx: &mut Tx,
+        id: &str,
+        event: &E,
+        item: &str,
+        delay: Duration,
+    ) -> Result<()> {
+        let message = Message::event("torture", event)?.with_id(id);
+        sent(tx, &message, Fate::Handled, item, None).await?;
+        let at = message.time.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+        self.outbox.append_message_at(tx, at, message).await.map(drop)
+    }
+
     async fn send(
         &self,
         tx: &mut Tx,
@@ -134,12 +198,23 @@ impl Work {
         item: &str,
         version: Option<i64>,
     ) -> Result<()> {
-        const SENT: &str = "INSERT INTO torture_sent (message_id, fate, topic, item, version)
-            VALUES ($1, $2, $3, $4, $5)";
-        let sent = params![&message.id, fate.name(), &message.topic, item, version];
-        tx.execute(SENT, sent).await?;
+        sent(tx, &message, fate, item, version).await?;
         self.outbox.append_message(tx, message).await.map(drop)
     }
+}
+
+/// Writes down that it is sent.
+async fn sent(
+    tx: &mut Tx,
+    message: &Message,
+    fate: Fate,
+    item: &str,
+    version: Option<i64>,
+) -> Result<()> {
+    const SENT: &str = "INSERT INTO torture_sent (message_id, fate, topic, item, version)
+        VALUES ($1, $2, $3, $4, $5)";
+    let values = params![&message.id, fate.name(), &message.topic, item, version];
+    tx.execute(SENT, values).await.map(drop)
 }
 
 /// An id that no other message has.

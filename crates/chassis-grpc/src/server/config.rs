@@ -6,7 +6,7 @@ use std::time::Duration;
 use chassis_admission::AdmissionConfig;
 use chassis_core::config::duration;
 use chassis_core::{Error, Result};
-use chassis_net::{Http, Limits, tls::TlsConfig};
+use chassis_net::{Http, Limits, tls::ServerTlsConfig};
 use serde::{Deserialize, Serialize};
 
 /// The largest metadata of a call, in bytes; gRPC of C refuses more than that as well.
@@ -48,7 +48,7 @@ pub struct ServerConfig {
     /// Whether the server describes its services to tools such as grpcurl.
     pub reflection: bool,
     /// TLS, and the certificates of clients.
-    pub tls: TlsConfig,
+    pub tls: ServerTlsConfig,
 }
 
 impl Default for ServerConfig {
@@ -66,7 +66,7 @@ impl Default for ServerConfig {
             max_connection_age: Duration::from_secs(30 * 60),
             admission: AdmissionConfig::default(),
             reflection: true,
-            tls: TlsConfig::default(),
+            tls: ServerTlsConfig::default(),
         }
     }
 }

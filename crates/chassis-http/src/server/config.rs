@@ -7,7 +7,7 @@ use std::{
 
 use chassis_admission::AdmissionConfig;
 use chassis_core::{Error, Result, config::duration};
-use chassis_net::{Http, Limits, tls::TlsConfig};
+use chassis_net::{Http, Limits, tls::ServerTlsConfig};
 use serde::{Deserialize, Serialize};
 
 /// Settings of an HTTP server; every one has a default that works.
@@ -48,7 +48,7 @@ pub struct ServerConfig {
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
     /// TLS, and the certificates of clients.
-    pub tls: TlsConfig,
+    pub tls: ServerTlsConfig,
 }
 
 impl Default for ServerConfig {
@@ -66,7 +66,7 @@ impl Default for ServerConfig {
             admission: AdmissionConfig::default(),
             max_connection_age: Duration::from_secs(30 * 60),
             idle_timeout: Duration::from_secs(5 * 60),
-            tls: TlsConfig::default(),
+            tls: ServerTlsConfig::default(),
         }
     }
 }

@@ -18,7 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chassis_core::{BoxFuture, Error, Result};
@@ -48,6 +48,9 @@ pub struct Tail {
     pub witness: Witness,
     /// How long ago it was handed to the broker.
     pub age: Duration,
+    /// The whole stream was found missing: nothing of it is left, whatever stands under its
+    /// name by now.
+    pub gone: bool,
 }
 
 /// A broker that can be asked whether it still has what it acknowledged.
@@ -125,6 +128,8 @@ pub(super) struct StreamTail {
     state: Mutex<State>,
     /// Under which connection the stream was last looked at.
     seen: AtomicU64,
+    /// It was looked at and found.
+    there: AtomicBool,
     /// Held by whoever looks.
     pub(super) looking: tokio::sync::Mutex<()>,
 }
@@ -135,6 +140,8 @@ struct State {
     witness: Option<(Witness, Instant)>,
     /// Who has not settled its loss yet; not empty while it is lost.
     unsettled: BTreeSet<u64>,
+    /// The stream itself was missing.
+    gone: bool,
     /// Counts settled losses: what was sent before one says nothing after it.
     round: u64,
 }
@@ -247,6 +254,7 @@ impl StreamTail {
             highest: AtomicU64::new(0),
             state: Mutex::default(),
             seen: AtomicU64::new(NEVER),
+            there: AtomicBool::new(false),
             looking: tokio::sync::Mutex::default(),
         }
     }
@@ -308,12 +316,25 @@ impl StreamTail {
     }
 
     pub(super) fn seen(&self, connection: u64) {
+        self.there.store(true, Ordering::Release);
         self.seen.store(connection, Ordering::Release);
     }
 
     /// Look at it again before the next use.
     pub(super) fn forget(&self) {
-        self.seen(NEVER);
+        self.seen.store(NEVER, Ordering::Release);
+    }
+
+    /// Whether the stream was there when this process looked or published.
+    pub(super) fn was_there(&self) -> bool {
+        self.there.load(Ordering::Acquire)
+    }
+
+    /// Whether there is such a stream; to be told before a loss is reported. Until that is
+    /// settled, one that was gone stays so.
+    pub(super) fn found(&self, found: bool) {
+        let mut state = self.state.lock();
+        state.gone = !found || (state.gone && !state.is_whole());
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -323,7 +344,8 @@ impl StreamTail {
     fn tail(&self, which: impl Fn(&State) -> bool) -> Option<Tail> {
         let state = self.state.lock();
         let (witness, at) = state.witness.clone().filter(|_| which(&state))?;
-        Some(Tail { stream: self.stream.clone(), witness, age: at.elapsed() })
+        let (stream, gone) = (self.stream.clone(), state.gone);
+        Some(Tail { stream, witness, age: at.elapsed(), gone })
     }
 
     /// `false`: that was known, or there is nothing that could be lost.

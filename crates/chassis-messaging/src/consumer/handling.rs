@@ -346,12 +346,12 @@ where
         self.meters.duration.observe(took.as_secs_f64());
         let InHand { delivery, permit, _hand, _counted, .. } = held;
         match &outcome {
-            // Nothing failed, and a handler that fails has fewer of these than failures.
-            Outcome::Handled | Outcome::Early(_) => permit.success(took),
+            // Nothing failed, and a handler that fails has fewer of these than failures. The
+            // second ones too: after a replay there is little else, and what fails for good
+            // would be all that counts.
+            Outcome::Handled | Outcome::Repeated | Outcome::Early(_) => permit.success(took),
             Outcome::Failed(..) => permit.failure(took),
-            Outcome::Repeated | Outcome::Ignored | Outcome::Skipped | Outcome::Interrupted => {
-                permit.ignore()
-            }
+            Outcome::Ignored | Outcome::Skipped | Outcome::Interrupted => permit.ignore(),
         }
         if failpoint::reach("handler.before_ack").await.is_err() {
             return Some(self.returned(Duration::ZERO));

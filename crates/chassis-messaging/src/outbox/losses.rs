@@ -119,9 +119,9 @@ impl<B: Backend> Guard<B> {
             if tails.holds(&stream, &witness).await? {
                 let age = u64::try_from(now.saturating_sub(at)).unwrap_or(0);
                 let age = Duration::from_millis(age);
-                tails.ledger().remember(Tail { stream, witness, age });
+                tails.ledger().remember(Tail { stream, witness, age, gone: false });
             } else {
-                self.lost(tails, &stream, at).await?;
+                self.lost(tails, &stream, at, false).await?;
             }
         }
         self.go_on().await
@@ -135,7 +135,7 @@ impl<B: Backend> Guard<B> {
         let lost = watch.lost();
         for tail in &lost {
             let at = self.time.read().await?.saturating_sub(millis(tail.age));
-            self.lost(tails, &tail.stream, at).await?;
+            self.lost(tails, &tail.stream, at, tail.gone).await?;
             self.written.remove(&tail.stream);
             watch.settle(&tail.stream);
         }
@@ -154,15 +154,17 @@ impl<B: Backend> Guard<B> {
         self.go_on().await
     }
 
-    /// A stream lost a message that was handed over at `at`. Returns when what is
-    /// published next may follow.
-    async fn lost(&self, tails: &dyn Tails, stream: &str, at: i64) -> Result<()> {
+    /// A stream lost a message that was handed over at `at`, or all where it is `gone`.
+    /// Returns when what is published next may follow.
+    async fn lost(&self, tails: &dyn Tails, stream: &str, at: i64, gone: bool) -> Result<()> {
         self.pause.begin(&self.outbox.wake, STOPS).await;
         if self.by_another(stream, at).await? {
             return Ok(());
         }
         let mut since = 0;
-        for kept in checkpoints::of(&self.outbox.db, stream).await? {
+        // What stands under the name of a stream that was gone proves nothing.
+        let kept = if gone { Vec::new() } else { checkpoints::of(&self.outbox.db, stream).await? };
+        for kept in kept {
             if tails.holds(stream, &kept.witness).await? {
                 since = kept.at.saturating_sub(SLACK);
                 break;

@@ -10,7 +10,8 @@
 //!
 //! A row that is parked leaves a gap that nobody else knows of. So in the transaction that
 //! parks it another one is appended, which says only that: who waits for the parked message
-//! goes on. When that is published after all, it is late.
+//! goes on. When that is published after all, it is late. A parked row whose headers cannot
+//! be read does not know its place any more; then the rows before it are asked.
 //!
 //! Rows are kept for as long as a consumer may still have to wait for what they name; a
 //! key that was quiet for longer begins anew. No index by time, which would make each
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chassis_core::{Error, Result, Shutdown, unix_ms};
-use chassis_data::{Backend, Db, Tx, params};
+use chassis_data::{Backend, Db, Row, Tx, params};
 use tokio::time::sleep;
 
 use super::clock::millis;
@@ -44,6 +45,9 @@ pub(super) const STORAGE_POSTGRES: &str = "ALTER TABLE chassis_outbox_turn SET (
 /// Between two walks along the table, and between two steps of one.
 const EVERY: Duration = Duration::from_secs(60 * 60);
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Rows before a damaged one among which its predecessor is looked for: no index has them.
+const LOOK_BACK: i64 = 100_000;
 
 /// Rows that a step of the clean-up looks at.
 const STEP: i64 = 5000;
@@ -82,24 +86,48 @@ pub(super) async fn given_up<B: Backend>(tx: &mut Tx<B>, seq: i64) -> Result<()>
         (part, time, id, source, kind, topic, msg_key, content_type, headers, payload)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     let Some(row) = tx.fetch_optional(LOOK, params![seq]).await? else { return Ok(()) };
-    // Also where the headers are damaged: one too many does no harm.
-    if !row.text(5)?.contains(PREVIOUS) {
-        return Ok(());
-    }
-    let mut message = Message::new(row.text(2)?, GIVEN_UP_TYPE, Vec::new())
-        .with_key(row.text(3)?)
-        .with_header(GIVEN_UP, row.text(4)?);
+    let (topic, key) = (row.text(2)?, row.text(3)?);
+    let previous = match serde_json::from_str::<BTreeMap<String, String>>(row.text(5)?) {
+        Ok(mut headers) => headers.remove(PREVIOUS),
+        Err(_) => before(tx, seq, topic, key).await?,
+    };
+    let Some(previous) = previous else { return Ok(()) };
     // It stands where the parked one stood: behind what came before that.
-    let headers = serde_json::from_str::<BTreeMap<String, String>>(row.text(5)?);
-    if let Some(previous) = headers.ok().and_then(|mut headers| headers.remove(PREVIOUS)) {
-        message.headers.insert(PREVIOUS.to_owned(), previous);
-    }
+    let message = Message::new(topic, GIVEN_UP_TYPE, Vec::new())
+        .with_key(key)
+        .with_header(GIVEN_UP, row.text(4)?)
+        .with_header(PREVIOUS, previous);
     let headers = serde_json::to_string(&message.headers).map_err(Error::internal)?;
     let Message { time, id, kind, topic, key, content_type, payload, .. } = message;
     let (part, source) = (row.int(0)?, row.text(1)?);
     let payload = payload.to_vec();
     let values = params![part, time, id, source, kind, topic, key, content_type, headers, payload];
     tx.execute(SAY, values).await.map(drop)
+}
+
+/// What came before a row, as its header would say it, where that cannot be read: the newest
+/// row of the same key with a turn, as far as it is still here. The rows of a key are in the
+/// order of their turns. `None` where the key has no turns.
+async fn before<B: Backend>(
+    tx: &mut Tx<B>,
+    seq: i64,
+    topic: &str,
+    key: &str,
+) -> Result<Option<String>> {
+    const HAS_TURNS: &str = "SELECT 1 FROM chassis_outbox_turn WHERE topic = $1 AND msg_key = $2";
+    const SQL: &str = "SELECT time, id FROM chassis_outbox
+        WHERE seq < $1 AND seq >= $2 AND topic = $3 AND msg_key = $4 AND kind <> $5
+          AND headers LIKE $6
+        ORDER BY seq DESC LIMIT 1";
+    if tx.fetch_optional(HAS_TURNS, params![topic, key]).await?.is_none() {
+        return Ok(None);
+    }
+    let turn = format!("%\"{PREVIOUS}\"%");
+    let oldest = seq.saturating_sub(LOOK_BACK);
+    let values = params![seq, oldest, topic, key, GIVEN_UP_TYPE, turn];
+    let row = tx.fetch_optional(SQL, values).await?;
+    let named = |row: Row| Ok(format!("{} {}", row.int(0)?, row.text(1)?));
+    row.map_or(Ok(String::new()), named).map(Some)
 }
 
 /// Removes rows of keys that were quiet for too long, as long as it runs. Several may run.

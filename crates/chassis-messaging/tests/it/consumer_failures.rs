@@ -219,6 +219,30 @@ async fn a_suspect_that_was_interrupted_by_drains_is_still_tried() {
     assert!(script.published().is_empty());
 }
 
+/// After a replay almost everything is a repetition. Beside those the few that failed before
+/// and fail again are no reason to leave the topic alone.
+#[tokio::test]
+async fn a_replay_with_poison_in_it_does_not_pause_the_consumer() {
+    let script = Script::default();
+    let world = World::with_broker(script.broker()).await;
+    let message = |name, number| Message::event("test", &Greeting::new(name, number)).unwrap();
+    let good: Vec<Message> = (0..60).map(|number| message("Ada", number)).collect();
+    let poison: Vec<Message> = (0..30).map(|number| message("refuse", number)).collect();
+    let running = world.start(world.consumer().on::<Greeting>(picky)).await;
+    good.iter().for_each(|message| script.deliver(message, 1));
+    script.until_answers(60).await;
+    running.stop(SOON).await.unwrap();
+    // Another process, which has seen none of this.
+    let running = world.start(world.consumer().on::<Greeting>(picky)).await;
+    for (good, poison) in good.chunks(2).zip(&poison) {
+        good.iter().chain([poison]).for_each(|message| script.deliver(message, 2));
+    }
+    script.until_answers(150).await;
+    assert_eq!(world.count("consumer_repeated", &[]), 60);
+    assert_eq!(world.count("consumer_pauses", &[]), 0);
+    running.stop(SOON).await.unwrap();
+}
+
 /// The database is away at each of its deliveries, far more often than a message may fail.
 /// None of these is its fault, so it does not go to the dead letters.
 #[tokio::test]

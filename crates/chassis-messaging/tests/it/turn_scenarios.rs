@@ -213,6 +213,44 @@ pub(crate) async fn nobody_waits_for_a_parked_row<B: Backend>(db: Db<B>) {
     running.await.unwrap().unwrap();
 }
 
+/// A row whose headers are damaged does not say any more what comes before it; those who wait
+/// for it are told in its place all the same, and not before its turn.
+pub(crate) async fn nobody_waits_for_a_damaged_row<B: Backend>(db: Db<B>) {
+    let outbox = set(&db).await;
+    let first = append(&outbox, &db, step("a", 1)).await;
+    let mut damaged = Vec::new();
+    for (number, damage) in [(2, "SUBSTR(headers, 1, LENGTH(headers) - 1)"), (3, "'not json'")] {
+        let id = append(&outbox, &db, step("a", number)).await;
+        append(&outbox, &db, step("b", number)).await;
+        let sql = format!("UPDATE chassis_outbox SET headers = {damage} WHERE id = $1");
+        db.execute(sqlx::AssertSqlSafe(sql), params![&id]).await.unwrap();
+        damaged.push(id);
+    }
+    let broker = Script::default();
+    let (trigger, shutdown) = Shutdown::new();
+    let relay = Box::new(outbox.relay(&broker.broker()));
+    let relay = tokio::spawn(relay.run(Env::test("relay"), Ready::channel().0, shutdown));
+    let told = eventually("both are told of", SOON, async || {
+        let mut told = broker.published();
+        told.retain(|message| message.kind == "chassis-given-up.v1");
+        (told.len() >= 2).then_some(told)
+    })
+    .await;
+    trigger.shutdown(SOON);
+    relay.await.unwrap().unwrap();
+    let parked = outbox.parked(10).await.unwrap();
+    assert_eq!(parked.iter().map(|row| &row.id).collect::<Vec<_>>(), [&damaged[0], &damaged[1]]);
+    let previous =
+        |message: &Message| message.header(PREVIOUS).unwrap().split_once(' ').unwrap().1.to_owned();
+    let of = |id: &str| told.iter().find(|message| message.header("x-given-up") == Some(id));
+    assert_eq!(previous(of(&damaged[0]).unwrap()), first);
+    // What the first one left of its headers still says that it had a turn; what comes before
+    // it is what is waited for then.
+    let second = previous(of(&damaged[1]).unwrap());
+    assert!(second == first || second == damaged[0], "{second}");
+    assert!(told.iter().all(|message| message.key.as_deref() == Some("a")));
+}
+
 async fn made<B: Backend>(_: (), tx: &mut Tx<B>, step: Step) -> Result<()> {
     let sql = "INSERT INTO made (msg_key, number) VALUES ($1, $2)";
     tx.execute(sql, params![step.key, step.number]).await.map(drop)

@@ -90,5 +90,6 @@ on_postgres! { turns, turn_scenarios:
     writers_of_a_key_stand_in_one_line,
     quiet_keys_are_forgotten,
     nobody_waits_for_a_parked_row,
+    nobody_waits_for_a_damaged_row,
     shuffled_messages_take_effect_in_their_order,
 }

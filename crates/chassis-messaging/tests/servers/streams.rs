@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chassis_core::Code;
@@ -11,6 +12,7 @@ use chassis_messaging::outbox::OnLoss;
 use chassis_messaging::{Broker, BrokerConfig, Message, Publisher as _};
 use chassis_test::servers::{Nats, Postgres};
 use chassis_test::{Direction, FaultProxy, eventually};
+use futures_util::future::try_join_all;
 
 #[path = "../it/freeze_scenarios.rs"]
 mod freeze_scenarios;
@@ -73,6 +75,53 @@ async fn a_deleted_stream_is_replayed() {
     let (_folder, db) = sqlite().await;
     let stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
     loss_scenarios::a_loss_is_replayed(stage, "items", async || delete(&nats).await).await;
+}
+
+/// A server says that a stream is gone before its files are, and one of 2.9 that is told to
+/// make it again meanwhile builds on those: it then refuses what is published, or forgets it
+/// at its next start. Here somebody is always about to publish.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_deleted_under_load_is_made_again_on_firm_ground() {
+    const ROUNDS: u64 = 10;
+    let nats = Nats::start().await;
+    let broker = connect(&nats).await;
+    let context = jetstream(&nats).await;
+    let stored = AtomicU64::new(0);
+    for _ in 0..ROUNDS {
+        broker.publish(Message::new("items.first", "t.v1", "x")).await.unwrap();
+        for _ in 0..8 {
+            let ballast = || context.publish("items.ballast", vec![b'x'; 4000].into());
+            let answers = try_join_all((0..250).map(|_| ballast())).await.unwrap();
+            try_join_all(answers.into_iter().map(IntoFuture::into_future)).await.unwrap();
+        }
+        stored.store(0, Ordering::SeqCst);
+        let publishing = async {
+            loop {
+                // Each in its turn may be refused while the stream is gone.
+                if broker.publish(Message::new("items.added", "t.v1", "x")).await.is_ok() {
+                    stored.fetch_add(1, Ordering::SeqCst);
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let deleting = async {
+            context.delete_stream("items").await.unwrap();
+            let before = stored.load(Ordering::SeqCst);
+            eventually("publishing goes on", SOON, async || {
+                (stored.load(Ordering::SeqCst) >= before + 50).then_some(())
+            })
+            .await;
+        };
+        tokio::select! {
+            () = publishing => {}
+            () = deleting => {}
+        }
+    }
+    let items = async || jetstream(&nats).await.get_stream("items").await.unwrap();
+    let before = items().await.cached_info().state.messages;
+    assert!(before >= 50, "{before}");
+    nats.restart().await;
+    assert_eq!(items().await.cached_info().state.messages, before, "forgotten at the restart");
 }
 
 /// A server of 2.9 may tell nobody that a consumer is gone, and then answers nothing to

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Whether a server speaks TLS, and with which files (PEM).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
-pub struct TlsConfig {
+pub struct ServerTlsConfig {
     /// File with the certificate of the server, and after it those that lead to its root.
     /// Empty: no TLS.
     pub certificate: PathBuf,
@@ -24,9 +24,9 @@ pub struct TlsConfig {
     pub reload_every: Duration,
 }
 
-impl Default for TlsConfig {
-    fn default() -> TlsConfig {
-        TlsConfig {
+impl Default for ServerTlsConfig {
+    fn default() -> ServerTlsConfig {
+        ServerTlsConfig {
             certificate: PathBuf::new(),
             key: PathBuf::new(),
             client_roots: PathBuf::new(),
@@ -37,7 +37,7 @@ impl Default for TlsConfig {
     }
 }
 
-impl TlsConfig {
+impl ServerTlsConfig {
     /// Whether the server speaks TLS.
     #[must_use]
     pub fn is_on(&self) -> bool {
@@ -79,15 +79,21 @@ mod tests {
 
     #[test]
     fn what_does_not_go_together_is_refused() {
-        assert!(TlsConfig::default().validate("http.tls").is_ok());
+        assert!(ServerTlsConfig::default().validate("http.tls").is_ok());
         let file = || PathBuf::from("server.pem");
         let cases = [
-            (TlsConfig { certificate: file(), ..TlsConfig::default() }, "set both"),
-            (TlsConfig { key: file(), ..TlsConfig::default() }, "set both"),
-            (TlsConfig { client_roots: file(), ..TlsConfig::default() }, "no TLS without"),
-            (TlsConfig { client_required: true, ..TlsConfig::default() }, "needs client_roots"),
+            (ServerTlsConfig { certificate: file(), ..ServerTlsConfig::default() }, "set both"),
+            (ServerTlsConfig { key: file(), ..ServerTlsConfig::default() }, "set both"),
             (
-                TlsConfig { reload_every: Duration::ZERO, ..TlsConfig::default() },
+                ServerTlsConfig { client_roots: file(), ..ServerTlsConfig::default() },
+                "no TLS without",
+            ),
+            (
+                ServerTlsConfig { client_required: true, ..ServerTlsConfig::default() },
+                "needs client_roots",
+            ),
+            (
+                ServerTlsConfig { reload_every: Duration::ZERO, ..ServerTlsConfig::default() },
                 "allowed is 1s to 24h",
             ),
         ];
@@ -102,7 +108,8 @@ mod tests {
     #[test]
     fn a_program_without_tls_says_so() {
         let file = || PathBuf::from("server.pem");
-        let config = TlsConfig { certificate: file(), key: file(), ..TlsConfig::default() };
+        let config =
+            ServerTlsConfig { certificate: file(), key: file(), ..ServerTlsConfig::default() };
         let error = config.validate("http.tls").unwrap_err();
         assert!(error.message().contains("feature `tls`"), "{error}");
     }

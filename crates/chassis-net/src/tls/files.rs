@@ -16,7 +16,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-use super::TlsConfig;
+use super::ServerTlsConfig;
 
 /// The most that a file may hold, in bytes: a chain has a few thousand.
 const MOST: u64 = 1 << 20;
@@ -30,7 +30,7 @@ pub(super) struct Files {
 
 impl Files {
     /// Reads them. Blocks for as long as the disk takes.
-    pub(super) fn read(config: &TlsConfig) -> Result<Files> {
+    pub(super) fn read(config: &ServerTlsConfig) -> Result<Files> {
         let client_roots = &config.client_roots;
         let has_roots = !client_roots.as_os_str().is_empty();
         Ok(Files {
@@ -48,7 +48,11 @@ impl Files {
     }
 
     /// What rustls serves with.
-    pub(super) fn server(&self, config: &TlsConfig, protocols: &[Vec<u8>]) -> Result<ServerConfig> {
+    pub(super) fn server(
+        &self,
+        config: &ServerTlsConfig,
+        protocols: &[Vec<u8>],
+    ) -> Result<ServerConfig> {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()

@@ -12,7 +12,7 @@ mod reload;
 #[cfg(not(feature = "tls"))]
 mod without;
 
-pub use config::TlsConfig;
+pub use config::ServerTlsConfig;
 #[cfg(feature = "tls")]
 pub use reload::Tls;
 #[cfg(not(feature = "tls"))]

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{TlsConfig, files::Files};
+use super::{ServerTlsConfig, files::Files};
 use crate::stream::Stream;
 
 /// What a server needs for TLS. Cheap to clone.
@@ -19,7 +19,7 @@ use crate::stream::Stream;
 pub struct Tls(Arc<Inner>);
 
 struct Inner {
-    config: TlsConfig,
+    config: ServerTlsConfig,
     protocols: Vec<Vec<u8>>,
     current: RwLock<Arc<ServerConfig>>,
     /// Of the files that were read first.
@@ -35,9 +35,9 @@ impl Tls {
     /// start of a process.
     ///
     /// # Errors
-    /// `TLS_UNUSABLE` that names the file, and those of [`TlsConfig::validate`].
+    /// `TLS_UNUSABLE` that names the file, and those of [`ServerTlsConfig::validate`].
     pub fn load(
-        config: &TlsConfig,
+        config: &ServerTlsConfig,
         path: &str,
         server: &str,
         protocols: &[&str],

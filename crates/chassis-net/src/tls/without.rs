@@ -5,7 +5,7 @@ use std::{convert::Infallible, io};
 use chassis_core::{Env, Result};
 use tokio::net::TcpStream;
 
-use super::TlsConfig;
+use super::ServerTlsConfig;
 use crate::stream::Stream;
 
 /// Nothing: this program was built without TLS.
@@ -16,9 +16,9 @@ impl Tls {
     /// `None`; settings that ask for TLS were refused before.
     ///
     /// # Errors
-    /// Those of [`TlsConfig::validate`].
+    /// Those of [`ServerTlsConfig::validate`].
     pub fn load(
-        config: &TlsConfig,
+        config: &ServerTlsConfig,
         path: &str,
         _server: &str,
         _protocols: &[&str],

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use chassis_net::tls::TlsConfig;
+use chassis_net::tls::ServerTlsConfig;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -83,11 +83,11 @@ impl Files {
         self.put("server.pem", &signed.certificate);
     }
 
-    pub(crate) fn config(&self) -> TlsConfig {
-        TlsConfig {
+    pub(crate) fn config(&self) -> ServerTlsConfig {
+        ServerTlsConfig {
             certificate: self.path("server.pem"),
             key: self.path("server.key"),
-            ..TlsConfig::default()
+            ..ServerTlsConfig::default()
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis_net::{Limits, tls::TlsConfig};
+use chassis_net::{Limits, tls::ServerTlsConfig};
 use chassis_test::eventually;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -14,7 +14,7 @@ use crate::{SOON, Server, ask, limits, rest};
 #[tokio::test]
 async fn an_address_has_so_many_connections_and_the_next_one_is_closed() {
     let limits = Limits { max_per_address: Some(2), ..limits() };
-    let server = Server::start(limits, &TlsConfig::default()).await;
+    let server = Server::start(limits, &ServerTlsConfig::default()).await;
     let first = server.connect().await;
     let _second = server.connect().await;
     let open = server.env.metrics().gauge("server_connections", "", &[("server", "http")]);
@@ -31,7 +31,7 @@ async fn an_address_has_so_many_connections_and_the_next_one_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_of_http2_on_which_nothing_is_asked_is_asked_to_end() {
     let limits = Limits { idle: Some(Duration::from_secs(20)), ..limits() };
-    let server = Server::start(limits, &TlsConfig::default()).await;
+    let server = Server::start(limits, &ServerTlsConfig::default()).await;
     let begun = Instant::now();
     let mut stream = server.connect().await;
     // The preface and empty settings: all that a client has to say before it asks.

@@ -1,5 +1,5 @@
 //! A server of hello's on a socket, and clients that behave and that do not.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod certificates;
 mod connections;
@@ -10,7 +10,7 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 use chassis_core::{Env, Shutdown, ShutdownTrigger};
 use chassis_net::{
     Http, Limits, Listening, Peer,
-    tls::{Tls, TlsConfig},
+    tls::{ServerTlsConfig, Tls},
 };
 use http::{Request, Response};
 use http_body_util::Full;
@@ -49,7 +49,7 @@ fn limits() -> Limits {
 }
 
 impl Server {
-    async fn start(limits: Limits, tls: &TlsConfig) -> Server {
+    async fn start(limits: Limits, tls: &ServerTlsConfig) -> Server {
         let env = Env::test("greeter");
         let tls = Tls::load(tls, "http.tls", "http", &["h2", "http/1.1"], &env).unwrap();
         let anywhere = ([127, 0, 0, 1], 0).into();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chassis_core::Env;
-use chassis_net::tls::{Tls, TlsConfig};
+use chassis_net::tls::{ServerTlsConfig, Tls};
 use chassis_test::eventually;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, time::Instant};
@@ -81,7 +81,7 @@ async fn a_client_shows_its_certificate_where_that_is_required() {
     let friend = clients.sign("friend.test");
     let stranger = Authority::new().sign("friend.test");
     for client_required in [true, false] {
-        let config = TlsConfig {
+        let config = ServerTlsConfig {
             client_roots: files.path("clients.pem"),
             client_required,
             ..files.config()
@@ -102,7 +102,7 @@ async fn a_client_shows_its_certificate_where_that_is_required() {
 async fn a_renewed_certificate_is_taken_in_and_a_broken_one_is_not() {
     let (old, new) = (Authority::new(), Authority::new());
     let files = Files::new(&old.sign("greeter.test"));
-    let config = TlsConfig { reload_every: Duration::from_secs(1), ..files.config() };
+    let config = ServerTlsConfig { reload_every: Duration::from_secs(1), ..files.config() };
     let server = Server::start(limits(), &config).await;
     let mut before = shake(&server, old.client(None, &["http/1.1"])).await.unwrap();
 
@@ -130,7 +130,7 @@ fn a_file_that_is_of_no_use_is_named() {
     let authority = Authority::new();
     let signed = authority.sign("greeter.test");
     let files = Files::new(&signed);
-    let load = |config: &TlsConfig| {
+    let load = |config: &ServerTlsConfig| {
         let loaded = Tls::load(config, "http.tls", "http", &[], &Env::test("greeter"));
         loaded.map(drop).unwrap_err()
     };
@@ -138,11 +138,20 @@ fn a_file_that_is_of_no_use_is_named() {
     files.put("other.key", &authority.sign("other.test").key);
     let config = files.config();
     let cases = [
-        (TlsConfig { certificate: files.path("none.pem"), ..config.clone() }, "none.pem: No such"),
-        (TlsConfig { certificate: files.path("empty.pem"), ..config.clone() }, "no certificate"),
-        (TlsConfig { key: files.path("empty.pem"), ..config.clone() }, "no private key"),
-        (TlsConfig { key: files.path("other.key"), ..config.clone() }, "not the key of the"),
-        (TlsConfig { client_roots: files.path("empty.pem"), ..config.clone() }, "no certificate"),
+        (
+            ServerTlsConfig { certificate: files.path("none.pem"), ..config.clone() },
+            "none.pem: No such",
+        ),
+        (
+            ServerTlsConfig { certificate: files.path("empty.pem"), ..config.clone() },
+            "no certificate",
+        ),
+        (ServerTlsConfig { key: files.path("empty.pem"), ..config.clone() }, "no private key"),
+        (ServerTlsConfig { key: files.path("other.key"), ..config.clone() }, "not the key of the"),
+        (
+            ServerTlsConfig { client_roots: files.path("empty.pem"), ..config.clone() },
+            "no certificate",
+        ),
     ];
     for (config, said) in cases {
         let error = load(&config);

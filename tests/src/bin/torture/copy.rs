@@ -42,6 +42,11 @@ impl Copy {
         Ok(Copy { number, lives: 0, seed, rate, program, log, variables, child: None })
     }
 
+    /// Where it says what happens.
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// Starts it, if it does not run.
     pub(crate) fn start(&mut self) -> Result<(), Failure> {
         if self.child.is_some() {

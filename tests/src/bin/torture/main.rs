@@ -5,17 +5,20 @@
 //! the machine.
 #![allow(clippy::print_stdout, reason = "a command talks to the person who typed it")]
 
+mod alerts;
 mod copy;
 mod freeze;
+mod inflict;
 mod options;
 mod plan;
+mod stream;
 mod system;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chassis_tests::torture::Report;
+use chassis_tests::torture::{Auditor, Report};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
@@ -23,8 +26,8 @@ use options::{HELP, Options};
 use plan::Plan;
 use system::System;
 
-/// How long after the last fault all work must be done.
-const SETTLED: Duration = Duration::from_secs(30);
+/// Between two looks at what is left to do then.
+const LOOK: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -82,14 +85,8 @@ async fn torture(options: &Options) -> Result<Report, Failure> {
     system.heal().await?;
     let healed = Instant::now();
     let auditor = system.auditor();
-    let report = tokio::select! {
-        report = auditor.settled(SETTLED) => report?,
-        // Who ends by itself is started again, now too.
-        failure = system.run_until(healed + 2 * SETTLED) => {
-            failure?;
-            auditor.audit().await?
-        }
-    };
+    let report =
+        settle(&mut system, &auditor, healed + Duration::from_secs_f64(options.within)).await?;
     println!(
         "all work {} {:.1} s after the last fault",
         if report.backlog() == 0 { "was done" } else { "was NOT done" },
@@ -97,8 +94,23 @@ async fn torture(options: &Options) -> Result<Report, Failure> {
     );
     // A moment more: what should not come again has time to.
     system.run_until(Instant::now() + Duration::from_secs(2)).await?;
-    let report = auditor.audit().await?;
+    let report = system.complete(auditor.audit().await?);
     println!("{}", system.tally());
     system.end(report.violations.is_empty()).await;
     Ok(report)
+}
+
+/// Waits until nothing is left to do, and says how much there still is.
+async fn settle(system: &mut System, auditor: &Auditor, end: Instant) -> Result<Report, Failure> {
+    loop {
+        let late = Instant::now() >= end;
+        match auditor.audit().await {
+            Ok(report) if report.backlog() == 0 || late => return Ok(report),
+            Ok(report) => system.say(&format!("{} things are left to do", report.backlog())),
+            Err(failure) if late => return Err(failure),
+            Err(failure) => system.say(&format!("the auditor cannot look yet: {failure}")),
+        }
+        // Who ends by itself is started again, now too.
+        system.run_until((Instant::now() + LOOK).min(end)).await?;
+    }
 }

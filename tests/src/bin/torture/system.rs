@@ -1,20 +1,21 @@
 //! The servers and the copies, and what is done to them.
 //!
-//! A fault begins here and ends by itself later, so that several are under way at a time.
+//! A fault ends by itself some time after it began ([`inflict`](crate::inflict)), so that
+//! several are under way at a time.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::jetstream;
 use chassis_test::servers::{Nats, Postgres};
-use chassis_tests::torture::handlers::{LEDGER, MIRROR};
-use chassis_tests::torture::{Auditor, Source};
+use chassis_tests::torture::handlers::MIRROR;
+use chassis_tests::torture::{Auditor, Report, Source, Violation};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Failure;
+use crate::alerts::Alerts;
 use crate::copy::Copy;
 use crate::freeze::Frozen;
 use crate::options::Options;
@@ -25,9 +26,13 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A copy that ended by itself is started again after this.
 const RESTART: Duration = Duration::from_millis(500);
 
+/// The broker loses nothing more this long before the end: that is mended while the load goes
+/// on, and not counted into the time after it.
+const NO_MORE_LOSSES: Duration = Duration::from_secs(30);
+
 /// What ends a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     Start(usize),
     Continue(usize),
     Disarm(usize),
@@ -37,19 +42,24 @@ enum End {
 }
 
 pub(crate) struct System {
-    strict_order: bool,
     begin: Instant,
-    copies: Vec<Copy>,
+    pub(crate) copies: Vec<Copy>,
     /// Before the folder, which a copy uses.
     folder: TempDir,
     /// Before the server, which it keeps from ending.
-    frozen: Frozen,
-    servers: Option<(Postgres, Nats)>,
-    database: String,
-    ends: Vec<(Instant, End)>,
+    pub(crate) frozen: Frozen,
+    pub(crate) servers: Option<(Postgres, Nats)>,
+    pub(crate) database: String,
+    pub(crate) ends: Vec<(Instant, End)>,
+    /// Faults whose time has not come yet.
+    pub(crate) postponed: Vec<(Instant, Fault)>,
     tally: BTreeMap<String, usize>,
     /// Faults that a copy should die of soon.
-    doomed: Vec<bool>,
+    pub(crate) doomed: Vec<bool>,
+    pub(crate) alerts: Alerts,
+    /// When the broker last lost something, and until when it may.
+    pub(crate) lost_at: Option<Instant>,
+    pub(crate) losses_end: Instant,
 }
 
 impl System {
@@ -67,9 +77,10 @@ impl System {
         let copies = (0..options.copies)
             .map(|n| Copy::new(n, folder.path(), options.seed, options.rate, &variables));
         let copies = copies.collect::<Result<Vec<_>, _>>()?;
+        let length = Duration::from_secs_f64(options.minutes * 60.0);
         let doomed = vec![false; copies.len()];
+        let alerts = Alerts::new(copies.iter().map(|copy| copy.log().to_owned()).collect());
         let mut system = System {
-            strict_order: options.strict_order,
             begin: Instant::now(),
             copies,
             folder,
@@ -77,8 +88,12 @@ impl System {
             servers,
             database,
             ends: Vec::new(),
+            postponed: Vec::new(),
             tally: BTreeMap::new(),
             doomed,
+            alerts,
+            lost_at: None,
+            losses_end: Instant::now() + length.saturating_sub(NO_MORE_LOSSES),
         };
         for copy in &mut system.copies {
             copy.start()?;
@@ -94,23 +109,23 @@ impl System {
         };
         let auditor = Auditor::new(self.database.clone(), source);
         // The embedded broker keeps the order by itself, JetStream where a group asks for it:
-        // the ledger does, the mirror does not.
-        match (&self.servers, self.strict_order) {
-            (None, _) => auditor,
-            (Some(_), true) => auditor.may_be_overtaken(&[MIRROR]),
-            (Some(_), false) => auditor.may_be_overtaken(&[MIRROR, LEDGER]),
+        // the mirror does not.
+        match &self.servers {
+            None => auditor,
+            Some(_) => auditor.may_be_overtaken(&[MIRROR]).broker_lost(self.lost_at.is_some()),
         }
     }
 
-    fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         println!("[{:7.2} s] {what}", self.begin.elapsed().as_secs_f64());
     }
 
-    fn count(&mut self, what: impl Into<String>) {
+    pub(crate) fn count(&mut self, what: impl Into<String>) {
         *self.tally.entry(what.into()).or_default() += 1;
     }
 
-    /// Lets time pass: ends faults when their time has come, starts copies that died.
+    /// Lets time pass: ends faults when their time has come, begins those that had to wait,
+    /// starts copies that died.
     pub(crate) async fn run_until(&mut self, until: Instant) -> Result<(), Failure> {
         loop {
             self.look_after().await?;
@@ -139,6 +154,12 @@ impl System {
         let due: Vec<(Instant, End)> = due;
         for (_, end) in due {
             self.end_fault(end).await?;
+        }
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.postponed).into_iter().partition(|(at, _)| *at <= now);
+        self.postponed = later;
+        for (_, fault) in due {
+            self.inflict(fault).await?;
         }
         Ok(())
     }
@@ -169,83 +190,10 @@ impl System {
         Ok(())
     }
 
-    /// Begins a fault. One that is under way already is left to it.
-    pub(crate) async fn inflict(&mut self, fault: Fault) -> Result<(), Failure> {
-        let after = |lasts| Instant::now() + lasts;
-        match fault {
-            Fault::Kill { copy, down } => {
-                self.say(&format!("kill -9 of copy {copy}, back in {down:?}"));
-                self.copies[copy].kill().await?;
-                self.ends.push((after(down), End::Start(copy)));
-                self.count("killed");
-            }
-            Fault::AtPoint { copy, point, how, down } => {
-                self.say(&format!("copy {copy}: {point}={how}"));
-                self.copies[copy].tell(&format!("fail {point}={how}")).await;
-                self.doomed[copy] = true;
-                self.ends.push((after(down), End::Disarm(copy)));
-                self.count(format!("{point} armed"));
-            }
-            Fault::Pause { copy, lasts } => {
-                self.say(&format!("copy {copy} stands still for {lasts:?}"));
-                self.copies[copy].signal(Signal::STOP)?;
-                self.ends.push((after(lasts), End::Continue(copy)));
-                self.count("paused");
-            }
-            Fault::Hold { copy, count, lasts } => {
-                self.say(&format!("copy {copy} holds {count} transactions open for {lasts:?}"));
-                self.copies[copy].tell(&format!("hold {} {count}", lasts.as_millis())).await;
-                self.count("transactions held open");
-            }
-            Fault::Database { down } => {
-                let Some((postgres, _)) = &self.servers else { return Ok(()) };
-                self.say(&format!("PostgreSQL is stopped (immediate) for {down:?}"));
-                // It cannot end while it stands still.
-                self.frozen.thaw();
-                postgres.stop();
-                self.ends.push((after(down), End::Database));
-                self.count("PostgreSQL stopped");
-            }
-            Fault::DatabasePause { lasts } => {
-                if self.servers.is_none() {
-                    return Ok(());
-                }
-                self.say(&format!("PostgreSQL stands still for {lasts:?}"));
-                self.frozen.thaw();
-                let frozen = Frozen::postgres(&self.database);
-                match tokio::time::timeout(Duration::from_secs(2), frozen).await {
-                    Ok(Ok(frozen)) => self.frozen = frozen,
-                    Ok(Err(failure)) => self.say(&format!("it does not: {failure}")),
-                    Err(_) => self.say("it does not: no answer"),
-                }
-                self.ends.push((after(lasts), End::Thaw));
-                self.count("PostgreSQL paused");
-            }
-            Fault::Broker { down } => {
-                let Some((_, nats)) = &self.servers else { return Ok(()) };
-                self.say(&format!("the broker is killed for {down:?}"));
-                nats.stop();
-                self.ends.push((after(down), End::Broker));
-                self.count("broker killed");
-            }
-            Fault::Redeliver { messages } => {
-                let Some((_, nats)) = &self.servers else { return Ok(()) };
-                let again = redeliver(nats.url(), messages);
-                let again = tokio::time::timeout(Duration::from_secs(2), again).await;
-                let done = again.unwrap_or_else(|_| Err("no answer".into()));
-                self.say(&match done {
-                    Ok(count) => format!("{count} messages come again"),
-                    Err(failure) => format!("no messages come again: {failure}"),
-                });
-                self.count("messages again");
-            }
-        }
-        Ok(())
-    }
-
     /// Ends all faults and the load.
     pub(crate) async fn heal(&mut self) -> Result<(), Failure> {
         self.say("all faults end, and the load");
+        self.postponed.clear();
         for (_, end) in std::mem::take(&mut self.ends) {
             self.end_fault(end).await?;
         }
@@ -268,6 +216,13 @@ impl System {
         format!("faults: {}", counts.join(", "))
     }
 
+    /// The report with what only the runner knows: of each loss somebody must be told.
+    pub(crate) fn complete(&self, mut report: Report) -> Report {
+        let unnoticed = self.alerts.unnoticed().into_iter().map(str::to_owned);
+        report.violations.extend(unnoticed.map(|what| Violation::LossUnnoticed { what }));
+        report
+    }
+
     /// Ends everything. The logs stay where they are needed.
     pub(crate) async fn end(mut self, clean: bool) {
         for copy in &mut self.copies {
@@ -278,25 +233,4 @@ impl System {
             println!("the logs of the copies are in {}", kept.display());
         }
     }
-}
-
-/// Publishes stored messages again, each under a new id of the broker's.
-async fn redeliver(url: &str, count: usize) -> Result<usize, Failure> {
-    let client = async_nats::connect(url).await?;
-    let context = jetstream::new(client);
-    let mut stream = context.get_stream("torture").await?;
-    let state = stream.info().await?.state.clone();
-    let mut done = 0;
-    if state.messages == 0 {
-        return Ok(done);
-    }
-    for _ in 0..count {
-        let seq = fastrand::u64(state.first_sequence..=state.last_sequence);
-        let message = stream.get_raw_message(seq).await?;
-        let mut headers = message.headers;
-        headers.insert("Nats-Msg-Id", format!("again-{seq}-{}", fastrand::u64(..)));
-        context.publish_with_headers(message.subject, headers, message.payload).await?.await?;
-        done += 1;
-    }
-    Ok(done)
 }

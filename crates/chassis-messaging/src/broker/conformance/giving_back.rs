@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::kit::{Kit, QUIET, SOON, Verdict, ensure, said, text_of};
 use crate::broker::Subscription;
+use crate::message::GIVEN_UP;
 
 pub(super) async fn a_released_delivery_does_not_count(kit: &Kit) -> Verdict {
     let bench = kit.open().await?;
@@ -34,6 +35,24 @@ pub(super) async fn a_deferred_message_comes_again_in_its_place(kit: &Kit) -> Ve
     inlet.quiet(delay / 2).await?;
     inlet.finish("hello", 2).await?;
     inlet.finish("next", 1).await?;
+    inlet.quiet(QUIET).await?;
+    bench.close().await
+}
+
+/// The word that a message will not come stands behind those that wait for it, and is not
+/// held back by them.
+pub(super) async fn a_word_of_what_was_given_up_passes_its_key(kit: &Kit) -> Verdict {
+    let bench = kit.open().await?;
+    bench.send_keyed("a", "waits").await?;
+    bench.send_keyed("a", "waits too").await?;
+    let word = bench.message("word").with_key("a").with_header(GIVEN_UP, "id");
+    bench.publish(word).await?;
+    let mut inlet = bench.subscribe(bench.subscription()).await?;
+    let held = inlet.expect("waits", 1).await?;
+    inlet.finish("word", 1).await?;
+    ensure!(held.is_oldest().await.map_err(said)?, "nothing stands before the first");
+    held.ack().await.map_err(said)?;
+    inlet.finish("waits too", 1).await?;
     inlet.quiet(QUIET).await?;
     bench.close().await
 }

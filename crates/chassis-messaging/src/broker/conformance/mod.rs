@@ -61,6 +61,7 @@ scenarios! {
     key_order::several_of_a_key_come_to_who_asked_for_them,
     giving_back::a_released_delivery_does_not_count,
     giving_back::a_deferred_message_comes_again_in_its_place,
+    giving_back::a_word_of_what_was_given_up_passes_its_key,
     giving_back::the_oldest_of_a_key_is_known,
     giving_back::a_pause_leaves_the_messages_to_others,
     giving_back::a_long_line_costs_no_attempts,

@@ -178,7 +178,7 @@ impl Group {
         self.timers.insert((until, seq));
         self.dirty.insert(seq);
         if self.per_key > 1
-            && let Some(key) = &taken.message.key
+            && let Some(key) = taken.message.line()
         {
             self.settle_line(key);
         }
@@ -193,7 +193,7 @@ impl Group {
         self.bytes -= entry.message.size();
         self.done.insert(seq);
         self.dirty.insert(seq);
-        if let Some(key) = &entry.message.key {
+        if let Some(key) = entry.message.line() {
             if let Some(line) = self.lines.get_mut(key) {
                 line.remove(&seq);
                 if line.is_empty() {
@@ -224,7 +224,7 @@ impl Group {
 
     /// Whether nothing of its key is unanswered before it.
     pub(super) fn is_oldest(&self, seq: Seq) -> bool {
-        let key = self.entries.get(&seq).and_then(|entry| entry.message.key.as_ref());
+        let key = self.entries.get(&seq).and_then(|entry| entry.message.line());
         let line = key.and_then(|key| self.lines.get(key));
         line.and_then(|line| line.first()).is_none_or(|&first| first == seq)
     }
@@ -324,8 +324,8 @@ impl Group {
         if let State::Delayed(until) = state {
             self.timers.insert((until, seq));
         }
-        if let Some(key) = &message.key {
-            self.lines.entry(key.clone()).or_default().insert(seq);
+        if let Some(key) = message.line() {
+            self.lines.entry(key.to_owned()).or_default().insert(seq);
         }
         self.bytes += message.size();
         self.entries.insert(seq, Entry { message, attempts, state });
@@ -360,7 +360,7 @@ impl Group {
         }
         self.settle(seq);
         // Those behind it that could have gone with it must wait again.
-        let key = self.entries.get(&seq).and_then(|entry| entry.message.key.clone());
+        let key = self.entries.get(&seq).and_then(|entry| entry.message.line().map(str::to_owned));
         if let Some(key) = key.filter(|_| self.per_key > 1) {
             self.settle_line(&key);
         }
@@ -401,7 +401,7 @@ impl Group {
 
     /// In whose hands those before it in its line are; `None` where they are too many.
     fn ahead(&self, seq: Seq) -> Option<impl Iterator<Item = Option<u64>>> {
-        let key = self.entries.get(&seq).and_then(|entry| entry.message.key.as_ref());
+        let key = self.entries.get(&seq).and_then(|entry| entry.message.line());
         let line = key.and_then(|key| self.lines.get(key));
         let ahead = line.into_iter().flat_map(move |line| line.range(..seq));
         if ahead.clone().nth(self.per_key - 1).is_some() {

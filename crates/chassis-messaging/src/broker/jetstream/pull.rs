@@ -326,7 +326,7 @@ impl Puller {
 
     async fn place(&mut self, mut pulled: Pulled) {
         pulled.attempt = self.uncounted.lock().attempt(pulled.seq, pulled.attempt);
-        let key = pulled.message.key.clone();
+        let key = pulled.message.line().map(str::to_owned);
         // What it must wait if it finds no place; the longer it waits, the longer.
         let wait = self.no_place(pulled.seq);
         let until = Instant::now() + wait + self.grace();

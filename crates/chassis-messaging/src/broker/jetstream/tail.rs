@@ -6,8 +6,14 @@
 //! skips as many new messages as were lost (seen on 2.9.10; 2.15 turns them back by
 //! itself). So before anything is published, consumers that are ahead are made again
 //! where the stream ends, or where their oldest unanswered message is.
+//!
+//! A server that deletes a stream says that it is gone before its files are. One of 2.9
+//! that is told in between to make it again builds on those files, and then removes them:
+//! what is published meanwhile is refused, or is gone at its next start. So a stream that was
+//! there is not made again at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::{self, DeliverPolicy, pull};
 use async_nats::jetstream::context::GetStreamErrorKind;
@@ -15,9 +21,14 @@ use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
 use chassis_core::{BoxFuture, Result};
 use futures_util::TryStreamExt;
+use tokio::time::sleep;
 
 use super::{JetStream, Shared, headers, streams, unavailable};
 use crate::broker::tail::{Found, Ledger, StreamTail, Tails, Witness};
+
+/// How long a server gets for removing the files of a stream that it has deleted. Less than
+/// a publish may take.
+const REMOVED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// Looks at the end of a stream, unless it was seen over this connection.
@@ -28,7 +39,12 @@ impl Shared {
         }
         let _looking = tail.looking.lock().await;
         if !tail.is_seen(connection) {
-            match self.look_at(tail).await? {
+            let mut stream = self.look_at(tail).await?;
+            if stream.is_none() && tail.was_there() {
+                sleep(REMOVED_WITHIN).await;
+                stream = find(&self.context, tail.stream()).await?;
+            }
+            match stream {
                 Some(stream) => {
                     streams::check(&stream, &self.config);
                     turn_back(&self.context, &stream).await?;
@@ -45,6 +61,7 @@ impl Shared {
         // server says, and would pass for lost.
         let witness = tail.witness();
         let stream = find(&self.context, tail.stream()).await?;
+        tail.found(stream.is_some());
         if let Some(witness) = witness {
             let found = at(stream.as_ref(), witness.position).await?;
             // It may have changed since; then the next look will tell.
