@@ -11,9 +11,10 @@
 //!
 //! What this cannot do: a `kill -9` of this program leaves its children behind.
 
+use std::env;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -62,6 +63,12 @@ impl Runner {
         let interrupt = Interrupt(sender.clone());
         let runner = Self { sender, events, interrupted: false };
         (runner, interrupt)
+    }
+
+    /// What interrupts this runner, as Ctrl-C does.
+    #[must_use]
+    pub fn interrupt(&self) -> Interrupt {
+        Interrupt(self.sender.clone())
     }
 
     /// Whether an interrupt was heard.
@@ -202,6 +209,41 @@ impl Drop for Daemon {
     }
 }
 
+/// Runs a command to its end and gives what it printed. It does not hear an interrupt, so that
+/// it can clean up after one; after `limit` its group is killed.
+///
+/// # Errors
+/// If the program cannot be started, or is not done in time.
+pub fn output(command: &mut Command, limit: Duration) -> io::Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.process_group(0).spawn()?;
+    let group = group(&child);
+    let (sender, ended) = channel();
+    thread::spawn(move || {
+        // Received or given up on; either way there is nothing to do.
+        let _ = sender.send(child.wait_with_output());
+    });
+    ended.recv_timeout(limit).unwrap_or_else(|_| {
+        signal(group, Signal::KILL);
+        let line = format!("not done within {} s", limit.as_secs());
+        Err(io::Error::new(io::ErrorKind::TimedOut, line))
+    })
+}
+
+/// `cargo`, as if a person had called it: without what the cargo that runs this program says
+/// of this package. A build script that looks at it is run anew, with all that is built on it.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if name.to_str().is_some_and(|name| of_package.iter().any(|of| name.starts_with(of))) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// The child's group, whose number is the child's own.
 fn group(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
@@ -306,6 +348,26 @@ mod tests {
             assert_eq!(line(&mut reader), "asked\n");
             assert_eq!(line(&mut reader), "", "the pipe is closed: nobody is left");
         }
+    }
+
+    #[test]
+    fn output_is_not_waited_for_beyond_its_limit() {
+        let quick = output(&mut sh("echo out; echo err >&2; exit 3"), PATIENCE).unwrap();
+        assert_eq!((&*quick.stdout, &*quick.stderr), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(quick.status.code(), Some(3));
+        let late = output(&mut sh("sleep 600 & sleep 600"), Duration::from_millis(1)).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn cargo_is_told_nothing_of_this_package() {
+        let removed: Vec<_> = cargo()
+            .get_envs()
+            .filter(|(_, value)| value.is_none())
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        assert!(removed.iter().any(|name| name == "CARGO_PKG_NAME"), "{removed:?}");
+        assert!(removed.iter().all(|name| name != "CARGO_HOME"), "{removed:?}");
     }
 
     /// A script that runs until it is asked to end, and then does as told. The

@@ -25,9 +25,10 @@ Usage: shop [OPTIONS]         run all services in this process
                    (smoke: not one that a running shop uses, they would share messages)
   --gateway ADDR   smoke and load: the gateway of a running shop, as host:port (load:
                    127.0.0.1:8080; smoke: only what customers do, nothing is killed)
-  --seconds N      load: for how long (default: 10)
+  --seconds N      load: for how long (default: 10; Ctrl-C: no longer)
   --orders N       load: how many orders each customer places at most
   --customers N    load: how many order at the same time (default: 8)
+  --browse         load: customers also look at products and at what they have ordered
   --faults         load: answers may be failures; what was accepted must end all the same
   --report FILE    write the addresses as JSON to FILE once everything serves
   --help           print this
@@ -84,6 +85,8 @@ pub struct Load {
     pub orders: usize,
     /// How many customers order at the same time.
     pub customers: usize,
+    /// Whether customers also look at products and at what they have ordered.
+    pub browse: bool,
     /// Whether answers may be failures, as where services are killed meanwhile.
     pub faults: bool,
 }
@@ -95,6 +98,7 @@ impl Default for Load {
             seconds: 10,
             orders: usize::MAX,
             customers: 8,
+            browse: false,
             faults: false,
         }
     }
@@ -140,6 +144,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
             "--gateway" => gateway = Some(address(&value("host:port")?)?),
             "--seconds" => load.seconds = number(&name, &value("a number")?, 1..=86_400)?,
             "--orders" => load.orders = number(&name, &value("a number")?, 1..=usize::MAX)?,
+            "--browse" => load.browse = true,
             "--faults" => load.faults = true,
             "--customers" => load.customers = number(&name, &value("a number")?, 1..=1_000)?,
             "--report" => options.report = Some(value("a file")?.into()),
@@ -153,10 +158,11 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
             Ok(Command::Load(load))
         }
         Some("load") => {
-            Err("load takes --gateway, --seconds, --orders, --customers and --faults".to_owned())
+            Err("load takes --gateway, --seconds, --orders, --customers, --browse and --faults"
+                .to_owned())
         }
         _ if loads => {
-            Err("--seconds, --orders, --customers and --faults belong to load".to_owned())
+            Err("--seconds, --orders, --customers, --browse and --faults belong to load".to_owned())
         }
         Some(_) => match gateway {
             Some(gateway) if options == Options::default() => Ok(Command::Visit(gateway)),

@@ -131,8 +131,7 @@ fn measure(set: &Set, root: &Path, options: &Options, runner: &mut Runner) -> Re
 
 /// A cargo command that runs a program built for release, with the options of the user.
 fn cargo(args: &[&str], options: &Options) -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
+    let mut command = crate::process::cargo();
     command.args(["run", "--quiet", "--release"]).args(args).arg("--").args(options.args());
     command
 }

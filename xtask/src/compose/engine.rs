@@ -3,15 +3,21 @@
 //! Compose is `docker compose` where the engine has it, and `docker-compose` otherwise:
 //! Debian's is 1.29, and the compose file has to work with both.
 
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
-use crate::process::{End, Runner};
+use crate::process::{self, End, Runner};
 use crate::test::Failure;
 
 /// The project's containers, networks and volumes carry this name.
 pub(super) const PROJECT: &str = "shop-compose-test";
+
+/// How long the engine may take for one thing that is not to be interrupted: stopping
+/// everything takes as long as the slowest service may drain.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How long it may take to say that it is there.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// An engine that answers.
 pub(super) struct Engine {
@@ -25,9 +31,8 @@ impl Engine {
     /// The engine of this machine, or one line that says why there is none.
     pub(super) fn find(root: &Path) -> Result<Engine, String> {
         let answers = |program: &str, args: &[&str]| {
-            let mut command = Command::new(program);
-            command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            command.status().is_ok_and(|status| status.success())
+            process::output(Command::new(program).args(args), ANSWERS_WITHIN)
+                .is_ok_and(|output| output.status.success())
         };
         if !answers("docker", &["version"]) {
             return Err("no Docker engine answers here".to_owned());
@@ -97,9 +102,14 @@ impl Engine {
         port.ok_or_else(|| Failure::Failed(format!("{service} publishes no port: {address}")))
     }
 
-    /// The containers of a service, by id.
+    /// The containers of a service, by id, also those that do not run. By the labels that every
+    /// Compose gives them: 1.29 itself takes half a second to say it.
     pub(super) fn containers(&self, service: &str) -> Result<Vec<String>, Failure> {
-        Ok(self.compose_quietly(&["ps", "-q", service])?.lines().map(str::to_owned).collect())
+        let project = format!("label=com.docker.compose.project={PROJECT}");
+        let service = format!("label=com.docker.compose.service={service}");
+        let ids =
+            self.docker(&["ps", "--all", "--quiet", "--filter", &project, "--filter", &service])?;
+        Ok(ids.lines().map(str::to_owned).collect())
     }
 
     /// One field of a container, by a Go template.
@@ -119,12 +129,8 @@ pub(super) fn run(command: &mut Command, name: &str, runner: &mut Runner) -> Res
 }
 
 fn output(command: &mut Command, shown: &str) -> Result<String, Failure> {
-    let output = command
-        .stdin(Stdio::null())
-        // Ctrl-C is for this program, which then removes what was made.
-        .process_group(0)
-        .output()
-        .map_err(|error| Failure::Failed(format!("`{shown}` does not start: {error}")))?;
+    let output = process::output(command, PATIENCE)
+        .map_err(|error| Failure::Failed(format!("`{shown}`: {error}")))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -7,15 +7,31 @@
 //! behind.
 
 mod engine;
+mod figures;
 mod images;
+mod load;
 mod scenes;
+mod times;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use self::engine::{Engine, PROJECT, run as run_command};
-use crate::process::Runner;
+use self::times::Times;
+use crate::process::{self, Runner};
 use crate::test::Failure;
+
+const MINUTE: u64 = 60;
+/// All steps together, but for the build: what hangs must not hold up whoever waits for the
+/// rest of the tests.
+const ALL: Duration = Duration::from_secs(20 * MINUTE);
+/// What is there from an earlier run is removed first.
+const REMOVAL: Duration = Duration::from_secs(4 * MINUTE);
+const BUILD: Duration = Duration::from_secs(45 * MINUTE);
+/// Debian's packages may come over a slow line.
+const ARCHIVES: Duration = Duration::from_secs(15 * MINUTE);
+const STAND_INS: Duration = Duration::from_secs(8 * MINUTE);
 
 /// The services that have an image of their own.
 const SERVICES: [&str; 7] =
@@ -103,37 +119,46 @@ fn everything(
     engine: &mut Engine,
     runner: &mut Runner,
 ) -> Result<(), Failure> {
-    println!("==> what the engine has");
     for (name, port) in [("GATEWAY_PORT", free_port()?), ("PROMETHEUS_PORT", free_port()?)] {
         engine.set(name, port.to_string());
     }
     engine.set("SHOP_TAG", PROJECT.to_owned());
-    // What an earlier run that was killed left.
-    remove(engine)?;
-    let missing = images::missing(engine);
-    if !missing.is_empty() {
-        // Before the build: what cannot be had shows in seconds.
-        images::archives(root, runner)?;
-    }
-
-    println!("==> building the services");
-    let built = build(root, options, runner)?;
-
-    println!("==> images");
-    let made =
-        if missing.is_empty() { Ok(()) } else { images::make(&missing, root, &built, runner) };
-    let outcome = made.and_then(|()| scenes::play(root, &built, engine, runner));
-    println!("==> removing everything");
-    let removed = remove(engine);
+    let times = Times::new(ALL, runner.interrupt());
+    let outcome = steps(root, options, engine, runner, &times);
+    let removed = times.step("removing everything", REMOVAL, || remove(engine));
+    times.print();
     if let (Err(_), Err(Failure::Failed(line))) = (&outcome, &removed) {
         println!("{line}");
     }
     outcome.and(removed)
 }
 
+fn steps(
+    root: &Path,
+    options: Options,
+    engine: &Engine,
+    runner: &mut Runner,
+    times: &Times,
+) -> Result<(), Failure> {
+    // What an earlier run that was killed left.
+    times.step("what the engine has", REMOVAL, || remove(engine))?;
+    let missing = images::missing(engine);
+    if !missing.is_empty() {
+        // Before the build: what cannot be had shows in seconds.
+        times.step("Debian's packages", ARCHIVES, || images::archives(root, runner))?;
+    }
+    let built = times.aside("building the services", BUILD, || build(root, options, runner))?;
+    if !missing.is_empty() {
+        times.step("images in place of those that are missing", STAND_INS, || {
+            images::make(&missing, root, &built, engine, runner)
+        })?;
+    }
+    scenes::play(root, &built, engine, runner, times)
+}
+
 /// Builds the services and the program `shop` with the cargo of this machine.
 fn build(root: &Path, options: Options, runner: &mut Runner) -> Result<Built, Failure> {
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut build = process::cargo();
     // What `cargo build -p shop` has built is built: its services depend on nothing else.
     build.args(["build", "--locked", "--bins", "-p", "shop", "-p", "shop-*"]).current_dir(root);
     let folder = if options.release {

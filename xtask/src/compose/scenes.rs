@@ -2,34 +2,54 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::engine::{Engine, run};
-use super::{Built, SERVICES};
+use super::load::{Failures, Load};
+use super::times::{Times, now};
+use super::{Built, SERVICES, figures};
 use crate::process::Runner;
-use crate::test::{self, Failure};
+use crate::test::Failure;
 
 /// Longer than the leases of relays and sagas, which are five seconds.
 const LONGER_THAN_LEASES: Duration = Duration::from_secs(12);
 /// How long a service may take to be well again.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
+/// Customers have begun to order, and some orders are under way.
+const WARM: Duration = Duration::from_secs(1);
+/// So few customers leave a machine of two cores air for the restarts.
+const FEW: usize = 3;
+/// How long a container has for its end, as in the compose file.
+const STOPS_WITHIN: &str = "30";
 
 /// How much of each log is shown when a scene fails.
-const LOG_LINES: usize = 30;
+const LOG_LINES: usize = 8;
+const LOG_WIDTH: usize = 500;
 
-/// The aim for an image beyond its base, which is empty.
-const AIM_IMAGE_MB: f64 = 40.0;
-/// The aim for all services together, without the servers.
-const AIM_MEMORY_MB: f64 = 150.0;
+/// What each step may take on a machine that is ten times slower than a developer's.
+mod within {
+    use std::time::Duration;
+
+    const MINUTE: u64 = 60;
+    pub(super) const IMAGES: Duration = Duration::from_secs(5 * MINUTE);
+    pub(super) const UP: Duration = Duration::from_secs(4 * MINUTE);
+    pub(super) const JOURNEY: Duration = Duration::from_secs(2 * MINUTE);
+    pub(super) const FIGURES: Duration = Duration::from_secs(4 * MINUTE);
+    pub(super) const KILLS: Duration = Duration::from_secs(5 * MINUTE);
+    pub(super) const FAULT: Duration = Duration::from_secs(3 * MINUTE);
+    pub(super) const TWO_OF_EACH: Duration = Duration::from_secs(4 * MINUTE);
+    pub(super) const RESTARTS: Duration = Duration::from_secs(8 * MINUTE);
+    pub(super) const STOP: Duration = Duration::from_secs(2 * MINUTE);
+}
 
 struct Stage<'a> {
     engine: &'a Engine,
     runner: &'a mut Runner,
     /// The program `shop`.
-    shop: std::path::PathBuf,
+    shop: PathBuf,
     /// The gateway, as host:port.
     gateway: String,
 }
@@ -40,20 +60,14 @@ pub(super) fn play(
     built: &Built,
     engine: &Engine,
     runner: &mut Runner,
+    times: &Times,
 ) -> Result<(), Failure> {
-    println!("==> the images of the services, by their Dockerfile");
-    engine.compose(&["build", "--quiet"], runner)?;
-    if built.optimised {
-        sizes(engine)?;
-    }
-
-    println!("==> up");
-    let started = now();
-    engine.compose(&["up", "--detach", "--no-build"], runner)?;
-    let port = engine.port("gateway", "8080")?;
-    let mut stage =
-        Stage { engine, runner, shop: built.program("shop"), gateway: format!("127.0.0.1:{port}") };
-    let outcome = stage.scenes(built, started);
+    times.step("the images of the services, by their Dockerfile", within::IMAGES, || {
+        engine.compose(&["build", "--quiet"], runner)?;
+        if built.optimised { figures::sizes(engine) } else { Ok(()) }
+    })?;
+    let mut stage = Stage { engine, runner, shop: built.program("shop"), gateway: String::new() };
+    let outcome = stage.scenes(built, times);
     if matches!(outcome, Err(Failure::Failed(_))) {
         tell(engine, &root.join("target/compose/logs"));
     }
@@ -82,48 +96,57 @@ fn tell(engine: &Engine, folder: &Path) {
             };
             let mut lines: Vec<&str> = log.lines().rev().filter(loud).take(LOG_LINES).collect();
             lines.reverse();
-            lines.iter().for_each(|line| println!("{line}"));
+            for line in lines {
+                println!("{}", line.chars().take(LOG_WIDTH).collect::<String>());
+            }
         }
     }
 }
 
 impl Stage<'_> {
-    fn scenes(&mut self, built: &Built, started: Instant) -> Result<(), Failure> {
+    fn scenes(&mut self, built: &Built, times: &Times) -> Result<(), Failure> {
+        times.step("up", within::UP, || self.up())?;
+        times.step("the customers' journey", within::JOURNEY, || self.shop(&["smoke"]))?;
+        if built.optimised {
+            times.step("orders per second, and memory", within::FIGURES, || {
+                let apart = figures::orders(&self.shop, &self.gateway, self.runner)?;
+                println!("    seven containers:  {apart}");
+                figures::memory(self.engine)?;
+                let together = figures::in_one_process(&self.shop, self.runner)?;
+                println!("    one process:       {together}");
+                Ok(())
+            })?;
+        }
+        times.step("each service is killed under load", within::KILLS, || self.kills())?;
+        let name = "one is paused for longer than its leases, under load";
+        times.step(name, within::FAULT, || self.pause("ordering"))?;
+        let name = "one is cut off from its network and comes back, under load";
+        times.step(name, within::FAULT, || self.cut_off("ordering"))?;
+        times.step("two of each", within::TWO_OF_EACH, || self.two_of_each())?;
+        let name = "each is restarted under load, and no request fails";
+        times.step(name, within::RESTARTS, || self.restarts())?;
+        let name = "the customers' journey once more";
+        times.step(name, within::JOURNEY, || self.shop(&["smoke"]))?;
+        times.step("everything is told to stop, and drains", within::STOP, || self.stop())
+    }
+
+    fn up(&mut self) -> Result<(), Failure> {
+        let started = now();
+        self.engine.compose(&["up", "--detach", "--no-build"], self.runner)?;
+        self.gateway = format!("127.0.0.1:{}", self.engine.port("gateway", "8080")?);
         self.first_order()?;
-        println!("    the first order ended {:.1} s after `up`", started.elapsed().as_secs_f64());
+        self.say("the first order ended", started);
         for service in SERVICES {
             self.well(service)?;
         }
-        println!("    everything was healthy {:.1} s after `up`", started.elapsed().as_secs_f64());
-
+        self.say("everything was healthy", started);
         self.scraped()?;
-        println!("    Prometheus sees all of them");
+        self.say("Prometheus saw all of them", started);
+        Ok(())
+    }
 
-        println!("==> the customers' journey");
-        self.shop(&["smoke"])?;
-
-        if built.optimised {
-            println!("==> orders per second, and memory");
-            let apart = self.load(10, MANY, Failures::Count)?.wait()?;
-            println!("    seven containers:  {apart}");
-            memory(self.engine)?;
-            println!("    one process:       {}", one_process(self)?);
-        }
-
-        println!("==> each service is killed under load");
-        for service in SERVICES {
-            self.kill(service)?;
-        }
-        println!("==> one is paused for longer than its leases, under load");
-        self.pause("ordering")?;
-        println!("==> one is cut off from its network and comes back, under load");
-        self.cut_off("ordering")?;
-        println!("==> each service is restarted under load, two of each");
-        self.rolling_restart()?;
-        println!("==> the customers' journey once more");
-        self.shop(&["smoke"])?;
-        println!("==> everything is told to stop, and drains");
-        self.stop()
+    fn say(&self, what: &str, started: Instant) {
+        println!("    {what} {:.1} s after `up`", started.elapsed().as_secs_f64());
     }
 
     /// Runs `shop VERB --gateway …` to its end.
@@ -140,14 +163,11 @@ impl Stage<'_> {
         run(&mut command, "shop load", self.runner)
     }
 
-    /// Orders in the background.
-    fn load(
-        &self,
-        seconds: u64,
-        customers: usize,
-        failures: Failures,
-    ) -> Result<Background, Failure> {
-        load(&self.shop, &self.gateway, seconds, customers, failures)
+    /// Orders in the background, some of which are under way when this returns.
+    fn load(&mut self, failures: Failures) -> Result<Load, Failure> {
+        let load = Load::start(&self.shop, &self.gateway, FEW, failures)?;
+        self.rest(WARM)?;
+        Ok(load)
     }
 
     /// Waits until every container of the service is healthy.
@@ -156,7 +176,7 @@ impl Stage<'_> {
             let containers = engine.containers(service)?;
             let mut healthy = !containers.is_empty();
             for container in &containers {
-                healthy &= engine.inspect(container, "{{.State.Health.Status}}")? == "healthy";
+                healthy &= is_healthy(engine, container)?;
             }
             Ok(healthy)
         })
@@ -199,19 +219,28 @@ impl Stage<'_> {
             .ok_or_else(|| Failure::Failed(format!("{service} has no container")))
     }
 
+    /// One after the other, while the same customers order.
+    fn kills(&mut self) -> Result<(), Failure> {
+        let load = self.load(Failures::Count)?;
+        for service in SERVICES {
+            let started = now();
+            self.kill(service)?;
+            println!("    {service:<13} is back after {:.1} s", started.elapsed().as_secs_f64());
+        }
+        println!("    {}", load.end(self.runner)?);
+        Ok(())
+    }
+
     /// SIGKILL to the process itself: to the engine that is a crash, and it starts it again.
     fn kill(&mut self, service: &str) -> Result<(), Failure> {
-        let load = self.load(4, FEW, Failures::Count)?;
-        self.rest(Duration::from_secs(1))?;
         let container = self.only(service)?;
+        let starts = self.engine.inspect(&container, "{{.RestartCount}}")?;
         let pid = self.engine.inspect(&container, "{{.State.Pid}}")?;
         run(Command::new("kill").args(["-KILL", &pid]), "kill", self.runner)?;
         self.until(&format!("{service} to be started again"), |engine| {
-            Ok(engine.inspect(&container, "{{.RestartCount}}")? != "0")
+            Ok(engine.inspect(&container, "{{.RestartCount}}")? != starts)
         })?;
-        self.well(service)?;
-        println!("    {service:<13} {}", load.wait()?);
-        Ok(())
+        self.well(service)
     }
 
     /// SIGTERM to all: none has to be killed, and none fails on its way out.
@@ -231,19 +260,26 @@ impl Stage<'_> {
     }
 
     fn pause(&mut self, service: &str) -> Result<(), Failure> {
-        let load = self.load(15, FEW, Failures::Count)?;
+        let load = self.load(Failures::Count)?;
         let container = self.only(service)?;
-        self.engine.docker(&["pause", &container])?;
+        self.until(&format!("{service} to be frozen"), |engine| {
+            // On a busy machine with cgroups of version 1, runc gives up after some tries, for
+            // example while a health check begins, and says that it may be asked again.
+            match engine.docker(&["pause", &container]) {
+                Err(Failure::Failed(line)) if line.contains("unable to freeze") => Ok(false),
+                other => other.map(|_| true),
+            }
+        })?;
         let rested = self.rest(LONGER_THAN_LEASES);
         self.engine.docker(&["unpause", &container])?;
         rested?;
         self.well(service)?;
-        println!("    {service:<13} {}", load.wait()?);
+        println!("    {service:<13} {}", load.end(self.runner)?);
         Ok(())
     }
 
     fn cut_off(&mut self, service: &str) -> Result<(), Failure> {
-        let load = self.load(15, FEW, Failures::Count)?;
+        let load = self.load(Failures::Count)?;
         let container = self.only(service)?;
         let network = format!("{}_inside", super::PROJECT);
         self.engine.docker(&["network", "disconnect", &network, &container])?;
@@ -251,16 +287,16 @@ impl Stage<'_> {
         self.engine.docker(&["network", "connect", "--alias", service, &network, &container])?;
         rested?;
         self.well(service)?;
-        println!("    {service:<13} {}", load.wait()?);
+        println!("    {service:<13} {}", load.end(self.runner)?);
         Ok(())
     }
 
-    /// Two of each, one after the other stopped by SIGTERM and started, and no request fails.
+    /// Two containers of each service.
     ///
     /// The gateway has one published port and so one container: while it is gone nobody
     /// listens there, which no retry behind it can bridge. Customers come back with the same
     /// key, and what it had accepted was answered.
-    fn rolling_restart(&mut self) -> Result<(), Failure> {
+    fn two_of_each(&mut self) -> Result<(), Failure> {
         let behind: Vec<&str> = SERVICES.into_iter().filter(|name| *name != "gateway").collect();
         let scale: Vec<String> = behind.iter().map(|name| format!("{name}=2")).collect();
         let mut args = vec!["up", "--detach", "--no-build", "--no-recreate"];
@@ -268,22 +304,23 @@ impl Stage<'_> {
             args.extend(["--scale", each]);
         }
         self.engine.compose(&args, self.runner)?;
-        for service in SERVICES {
-            self.well(service)?;
-        }
+        SERVICES.into_iter().try_for_each(|service| self.well(service))
+    }
+
+    /// One container after the other is stopped by SIGTERM and started, and no request fails.
+    fn restarts(&mut self) -> Result<(), Failure> {
         // All of them are tried: which ones fail says more than that one does.
         let mut broken = Vec::new();
         for service in SERVICES {
             let containers = self.engine.containers(service)?;
-            let load = self.load(8 * containers.len() as u64, FEW, Failures::Refuse)?;
+            let load = self.load(Failures::Refuse)?;
             for container in containers {
-                self.rest(Duration::from_secs(1))?;
-                self.engine.docker(&["restart", "--time", "30", &container])?;
+                self.engine.docker(&["restart", "--time", STOPS_WITHIN, &container])?;
                 self.until(&format!("{service} to be healthy"), |engine| {
-                    Ok(engine.inspect(&container, "{{.State.Health.Status}}")? == "healthy")
+                    is_healthy(engine, &container)
                 })?;
             }
-            let (line, held) = match load.wait() {
+            let (line, held) = match load.end(self.runner) {
                 Ok(line) => {
                     let stayed = service == "gateway" || line.contains("\"came_back\":0,");
                     (line, stayed)
@@ -306,119 +343,8 @@ impl Stage<'_> {
     }
 }
 
-/// What a request that failed is to a load.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Failures {
-    /// A figure, as while the only instance of a service is down. What was accepted must end.
-    Count,
-    /// The end of the test.
-    Refuse,
-}
-
-/// Customers who order at the same time: as many as saturate two cores, and some.
-const MANY: usize = 8;
-const FEW: usize = 3;
-
-/// A `shop`, or a `shop load`, in the background; killed when it is dropped.
-struct Background(Option<Child>);
-
-fn load(
-    shop: &Path,
-    gateway: &str,
-    seconds: u64,
-    customers: usize,
-    failures: Failures,
-) -> Result<Background, Failure> {
-    let mut command = Command::new(shop);
-    command.args(["load", "--gateway", gateway, "--seconds", &seconds.to_string()]);
-    command.args(["--customers", &customers.to_string()]);
-    if failures == Failures::Count {
-        command.arg("--faults");
-    }
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    child.map(|child| Background(Some(child))).map_err(test::failed("shop load"))
-}
-
-impl Background {
-    /// Waits for its end; gives its one line.
-    fn wait(mut self) -> Result<String, Failure> {
-        let Some(child) = self.0.take() else { return Ok(String::new()) };
-        let output = child.wait_with_output().map_err(test::failed("shop load"))?;
-        let line = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        if output.status.success() {
-            Ok(line)
-        } else {
-            Err(Failure::Failed(format!("`shop load`: {}: {line}", output.status)))
-        }
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
-            // Already gone is as good.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// The same load on the shop in one process, with SQLite and the embedded broker.
-fn one_process(stage: &mut Stage<'_>) -> Result<String, Failure> {
-    let folder = tempfile::tempdir().map_err(test::failed("temporary folder"))?;
-    let report = folder.path().join("report.json");
-    let mut command = Command::new(&stage.shop);
-    command.args(["--port", "0", "--data"]).arg(folder.path().join("data"));
-    command.arg("--report").arg(&report).stdin(Stdio::null());
-    let log = std::fs::File::create(folder.path().join("log")).map_err(test::failed("log"))?;
-    command.stdout(log.try_clone().map_err(test::failed("log"))?).stderr(log);
-    let mut shop = Background(Some(command.spawn().map_err(test::failed("shop"))?));
-    let started = now();
-    let gateway = loop {
-        let text = std::fs::read_to_string(&report).unwrap_or_default();
-        if let Some(address) = gateway_in(&text) {
-            break address;
-        }
-        let ended = shop.0.as_mut().and_then(|child| child.try_wait().ok().flatten());
-        if started.elapsed() > RECOVERS_WITHIN || ended.is_some() {
-            return Err(Failure::Failed("the shop in one process does not open".to_owned()));
-        }
-        stage.rest(PAUSE)?;
-    };
-    load(&stage.shop, &gateway, 10, MANY, Failures::Count)?.wait()
-}
-
-/// The gateway's HTTP address in the shop's report.
-fn gateway_in(report: &str) -> Option<String> {
-    let (_, gateway) = report.split_once("\"gateway\"")?;
-    let (_, http) = gateway.split_once("\"http\"")?;
-    http.split('"').nth(1).map(str::to_owned)
-}
-
-fn sizes(engine: &Engine) -> Result<(), Failure> {
-    for service in SERVICES {
-        let image = format!("shop-{service}:{}", super::PROJECT);
-        let size = engine.docker(&["image", "inspect", "--format", "{{.Size}}", &image])?;
-        let megabytes = size.trim().parse::<f64>().unwrap_or_default() / 1e6;
-        println!("    {image:<34} {megabytes:>6.1} MB (aim: under {AIM_IMAGE_MB})");
-    }
-    Ok(())
-}
-
-fn memory(engine: &Engine) -> Result<(), Failure> {
-    let mut sum = 0.0;
-    for service in SERVICES {
-        for container in engine.containers(service)? {
-            let template = "{{.MemUsage}}";
-            let text =
-                engine.docker(&["stats", "--no-stream", "--format", template, &container])?;
-            let used = mebibytes(&text);
-            println!("    {service:<13} {used:>6.1} MiB");
-            sum += used;
-        }
-    }
-    println!("    together      {sum:>6.1} MiB (aim: under {AIM_MEMORY_MB})");
-    Ok(())
+fn is_healthy(engine: &Engine, container: &str) -> Result<bool, Failure> {
+    Ok(engine.inspect(container, "{{.State.Health.Status}}")? == "healthy")
 }
 
 /// The whole answer to a GET on this machine.
@@ -429,42 +355,4 @@ fn get(port: u16, path: &str) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
-}
-
-/// The first figure of `12.3MiB / 64MiB`.
-fn mebibytes(usage: &str) -> f64 {
-    let used = usage.split('/').next().unwrap_or_default().trim();
-    let digits = used.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let figure: f64 = digits.parse().unwrap_or_default();
-    match &used[digits.len()..] {
-        "GiB" => figure * 1024.0,
-        "KiB" => figure / 1024.0,
-        "B" => figure / (1024.0 * 1024.0),
-        _ => figure,
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the time that a person waited; no test pauses this clock"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_engine_s_figures_are_read() {
-        for (usage, expected) in
-            [("12.5MiB / 64MiB", 12.5), ("1GiB / 2GiB", 1024.0), ("512KiB / 64MiB", 0.5)]
-        {
-            assert!((mebibytes(usage) - expected).abs() < 1e-9, "{usage}");
-        }
-        let report = r#"{"services":{"gateway":{"admin":"127.0.0.1:1","http":"127.0.0.1:2"}}}"#;
-        assert_eq!(gateway_in(report).as_deref(), Some("127.0.0.1:2"));
-        assert_eq!(gateway_in(""), None);
-    }
 }

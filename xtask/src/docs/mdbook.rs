@@ -24,8 +24,7 @@ pub(super) fn obtain(root: &Path, runner: &mut Runner) -> Result<PathBuf, Failur
         return Ok(found);
     }
     println!("docs: installs mdbook {VERSION} into {}, once", tools.display());
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = crate::process::cargo();
     command
         .args(["install", "--quiet", "--locked", "--force", "--debug", "--no-default-features"])
         .args(["--features", "search", "mdbook", "--version", VERSION, "--root"])

@@ -4,7 +4,6 @@
 //! crates that it describes, and this one should stay quick to build.
 
 use std::path::Path;
-use std::process::Command;
 
 use super::run_command;
 use crate::process::Runner;
@@ -12,8 +11,7 @@ use crate::test::Failure;
 
 /// Writes them below `docs/src/reference`.
 pub(super) fn write(root: &Path, runner: &mut Runner) -> Result<(), Failure> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = crate::process::cargo();
     command.current_dir(root).args(["run", "--quiet", "-p", "chassis-reference"]);
     run_command(&mut command, runner)
 }

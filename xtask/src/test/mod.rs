@@ -23,9 +23,6 @@ use servers::{Servers, Use};
 /// The exit code of a run that had to leave a part out.
 const INCOMPLETE: u8 = 3;
 
-/// Parts that run only where `--only` names them: containers take as long as all others.
-const ON_REQUEST: [&str; 1] = ["compose"];
-
 /// What the command line of `test` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -63,8 +60,7 @@ impl Options {
 
     fn selects(&self, part: &Part) -> bool {
         let is_in = |names: &[String]| names.iter().any(|name| name == part.name);
-        let usually = self.only.is_empty() && !ON_REQUEST.contains(&part.name);
-        (usually || is_in(&self.only)) && !is_in(&self.without)
+        (self.only.is_empty() || is_in(&self.only)) && !is_in(&self.without)
     }
 }
 
@@ -233,9 +229,7 @@ mod tests {
         let without = Options::parse(&["--without", "servers-nats-2.15"]).unwrap();
         let left_out: Vec<_> =
             PARTS.iter().filter(|p| !without.selects(p)).map(|p| p.name).collect();
-        assert_eq!(left_out, ["servers-nats-2.15", "compose"]);
-        let asked = Options::parse(&["--only", "compose"]).unwrap();
-        assert!(PARTS.iter().any(|p| asked.selects(p) && p.name == "compose"));
+        assert_eq!(left_out, ["servers-nats-2.15"]);
     }
 
     #[test]

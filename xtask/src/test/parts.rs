@@ -117,7 +117,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "compose",
-        what: "the shop in containers, where a Docker engine answers; only if asked for",
+        what: "the shop in containers, broken and restarted, where a Docker engine answers",
         needs_servers: false,
         steps: |_, _| vec![Step::Compose],
     },
@@ -196,8 +196,7 @@ fn own(args: &[&str]) -> Step {
 /// A cargo command without server addresses in its environment.
 pub(super) fn cargo<S: AsRef<str>>(args: &[S]) -> Step {
     let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
+    let mut command = crate::process::cargo();
     command.args(&args).env_remove(DATABASE).env_remove(BROKER);
     Step::Command { shown: format!("cargo {}", args.join(" ")), command: Box::new(command) }
 }
