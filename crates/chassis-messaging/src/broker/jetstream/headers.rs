@@ -25,6 +25,7 @@ mod names {
     use async_nats::HeaderName;
 
     pub(super) const MESSAGE_ID: HeaderName = HeaderName::from_static("Nats-Msg-Id");
+    pub(super) const PENDING: HeaderName = HeaderName::from_static("Nats-Pending-Messages");
     pub(super) const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
     pub(super) const ID: HeaderName = HeaderName::from_static(super::ID);
     pub(super) const SOURCE: HeaderName = HeaderName::from_static(super::SOURCE);
@@ -72,6 +73,11 @@ pub(super) fn known_by(headers: &HeaderMap) -> String {
     headers.get(names::MESSAGE_ID).map(|id| id.as_str().to_owned()).unwrap_or_default()
 }
 
+/// How many messages a request that ended did not bring; `None` where the server does not say.
+pub(super) fn pending(status: &async_nats::Message) -> Option<usize> {
+    status.headers.as_ref()?.get(names::PENDING)?.as_str().parse().ok()
+}
+
 /// What the server knows a message by that was published here; see [`rename`].
 pub(super) fn known_as(message: &Message, gone: Option<u64>) -> String {
     // As it goes over the wire.
@@ -106,18 +112,26 @@ pub(super) fn decode(message: &async_nats::Message, fallback_id: String) -> Mess
     };
     for (name, values) in message.headers.iter().flat_map(HeaderMap::iter) {
         let Some(value) = values.first() else { continue };
-        let value = unescape(value.as_str());
         let name: &str = name.as_ref();
-        match name.to_ascii_lowercase().as_str() {
+        // Publishers of ours write them small; of others nobody knows.
+        let name = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(name.to_ascii_lowercase()),
+            false => Cow::Borrowed(name),
+        };
+        if name.starts_with("nats-") {
+            continue;
+        }
+        let value = unescape(value.as_str());
+        match &*name {
             ID => decoded.id = value,
             SOURCE => decoded.source = value,
             TYPE => decoded.kind = value,
             TIME => decoded.time = time::parse(&value).unwrap_or(0),
             KEY => decoded.key = Some(value),
             CONTENT_TYPE => decoded.content_type = value,
-            other if other.starts_with("nats-") || other.starts_with("ce-") => {}
-            other => {
-                decoded.headers.insert(other.to_owned(), value);
+            other if other.starts_with("ce-") => {}
+            _ => {
+                decoded.headers.insert(name.into_owned(), value);
             }
         }
     }

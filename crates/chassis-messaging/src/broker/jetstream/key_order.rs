@@ -34,6 +34,9 @@ pub(super) struct KeyOrder<T> {
     weight: fn(&T) -> usize,
     tickets: Ticket,
     per_key: usize,
+    /// No wait for a return ends before this. It may be too early, never too late: all lines
+    /// are gone through only when it has come, not for each message.
+    earliest: Option<Instant>,
 }
 
 impl<T> KeyOrder<T> {
@@ -46,7 +49,14 @@ impl<T> KeyOrder<T> {
             weight,
             tickets: 0,
             per_key,
+            earliest: None,
         }
+    }
+
+    /// The place of a message that should return before `until`.
+    fn expect(earliest: &mut Option<Instant>, until: Instant) -> Place<T> {
+        *earliest = Some(earliest.map_or(until, |earliest| earliest.min(until)));
+        Place::Expected(until)
     }
 
     /// A message came in. If it must wait and those that do weigh `most` or more, it is
@@ -89,7 +99,7 @@ impl<T> KeyOrder<T> {
         }
         if self.parked >= most && !matches!(line.get(&seq), Some(Place::Parked(_))) {
             if !known {
-                line.insert(seq, Place::Expected(until));
+                line.insert(seq, Self::expect(&mut self.earliest, until));
             }
             return Some(item);
         }
@@ -135,7 +145,7 @@ impl<T> KeyOrder<T> {
         }
         match until {
             Some(until) => {
-                line.insert(seq, Place::Expected(until));
+                line.insert(seq, Self::expect(&mut self.earliest, until));
                 // Those behind it that were to go with it must wait.
                 for (behind, place) in line.range_mut((Bound::Excluded(seq), Bound::Unbounded)) {
                     if matches!(place, Place::Ready)
@@ -159,15 +169,16 @@ impl<T> KeyOrder<T> {
         let mut given = Vec::with_capacity(ready.len() + self.parked);
         for (seq, (key, item)) in ready {
             if let Some(line) = key.and_then(|key| self.lines.get_mut(&key)) {
-                line.insert(seq, Place::Expected(until));
+                line.insert(seq, Self::expect(&mut self.earliest, until));
             }
             given.push(item);
         }
         for place in self.lines.values_mut().flat_map(BTreeMap::values_mut) {
-            if matches!(place, Place::Parked(_))
-                && let Place::Parked(item) = std::mem::replace(place, Place::Expected(until))
-            {
-                given.push(item);
+            if matches!(place, Place::Parked(_)) {
+                let expected = Self::expect(&mut self.earliest, until);
+                if let Place::Parked(item) = std::mem::replace(place, expected) {
+                    given.push(item);
+                }
             }
         }
         self.parked = 0;
@@ -176,6 +187,9 @@ impl<T> KeyOrder<T> {
 
     /// Stops waiting for what should have returned by now.
     pub(super) fn advance(&mut self, now: Instant) {
+        if self.earliest.is_none_or(|earliest| now < earliest) {
+            return;
+        }
         let overdue: Vec<String> = self
             .lines
             .iter()
@@ -188,12 +202,13 @@ impl<T> KeyOrder<T> {
             }
             self.release(&key);
         }
+        let places = self.lines.values().flat_map(BTreeMap::values);
+        self.earliest = places.filter_map(Place::until).min();
     }
 
-    /// When the next wait for a return ends.
+    /// When to [`advance`](KeyOrder::advance) at the latest.
     pub(super) fn next_timer(&self) -> Option<Instant> {
-        let places = self.lines.values().flat_map(BTreeMap::values);
-        places.filter_map(Place::until).min()
+        self.earliest
     }
 
     /// Messages that could go if a hand were free.

@@ -1,12 +1,16 @@
 //! The task that pulls for one subscription.
 //!
-//! It asks for exactly as many messages as there are free hands and asks again
-//! when those have come. The client's own message stream fetches ahead, and what
-//! waits in its buffer runs out of its ack wait. Requests and answers go over one
-//! inbox, so that messages arrive in the order in which the server sent them.
+//! It asks for exactly as many messages as there are free hands, in a further request
+//! while others stand once there are enough of them: to wait for the last message of a
+//! request would leave hands idle for a round trip. The client's own message stream
+//! fetches ahead, and what waits in its buffer runs out of its ack wait. Requests and
+//! answers go over one inbox, so that messages arrive in the order in which the server
+//! sent them.
 //!
-//! A request ends by a status (all came, its time is up, the consumer is gone) or
-//! by silence: the server sends a heartbeat while it has nothing else to say.
+//! A request ends when all came, by a status that says how many did not (its time is up,
+//! the consumer is gone), or by silence: the server sends a heartbeat while it has nothing
+//! else to say. Of several it serves each in turn, and a message does not say which one it
+//! is for, so what they may still bring is counted together.
 //!
 //! A server does not always say that stream or consumer are gone, and answers nothing
 //! to who asks a consumer that is not there (seen on 2.9.10). So it is asked about the
@@ -37,6 +41,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// After this much silence a request counts as lost.
 const SILENCE: Duration = Duration::from_secs(12);
+
+/// While a request stands, another one is worth it once this part of all hands is free.
+const WORTH_A_REQUEST: usize = 4;
 
 /// How many bytes of messages may wait here for an earlier one of their key. Their number
 /// is bounded by the server, which gives out no more than [`streams::MAX_ACK_PENDING`]; to
@@ -95,8 +102,7 @@ pub(super) async fn start(
         next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"),
         subscription,
         inbox,
-        request: None,
-        requests: 0,
+        requests: Requests::new(),
         lines: KeyOrder::new(per_key, weight),
         in_hand: 0,
         out,
@@ -129,11 +135,47 @@ impl Inbox {
     }
 }
 
-/// A request for messages that stands.
-struct Request {
-    reply: String,
+/// The requests for messages that stand.
+struct Requests {
+    /// The number of the last one.
+    last: u64,
+    /// Those before this one count no more, whatever the server still says of them.
+    first: u64,
+    /// Messages that they may still bring.
     left: usize,
+    /// When they count as lost if nothing is heard.
     lost_at: Instant,
+}
+
+impl Requests {
+    fn new() -> Requests {
+        Requests { last: 0, first: 1, left: 0, lost_at: Instant::now() }
+    }
+
+    /// One more is sent; gives its number.
+    fn add(&mut self, messages: usize) -> u64 {
+        self.last += 1;
+        self.left += messages;
+        self.heard();
+        self.last
+    }
+
+    /// The server is there.
+    fn heard(&mut self) {
+        self.lost_at = Instant::now() + SILENCE;
+    }
+
+    /// None stands any more.
+    fn forget(&mut self) {
+        self.first = self.last + 1;
+        self.left = 0;
+    }
+
+    /// Whether what comes at this address is of one that stands.
+    fn stands(&self, subject: &str) -> bool {
+        let number = subject.rsplit('.').next().and_then(|number| number.parse().ok());
+        number.is_some_and(|number| (self.first..=self.last).contains(&number))
+    }
 }
 
 struct Puller {
@@ -145,8 +187,7 @@ struct Puller {
     /// Where requests for messages go.
     next: String,
     inbox: Inbox,
-    request: Option<Request>,
-    requests: u64,
+    requests: Requests,
     lines: KeyOrder<Pulled>,
     /// Deliveries without an answer.
     in_hand: usize,
@@ -184,16 +225,21 @@ impl Puller {
                 }
             }
             self.ask().await;
-            let timer = self.request.as_ref().map(|request| request.lost_at);
-            let timer = timer.into_iter().chain(self.lines.next_timer()).min();
+            let lost_at = (self.requests.left > 0).then_some(self.requests.lost_at);
+            let timer = lost_at.into_iter().chain(self.lines.next_timer()).min();
             tokio::select! {
                 () = shared.closing.cancelled() => break,
                 () = self.out.closed() => break,
                 message = self.inbox.subscriber.next() => match message {
-                    Some(message) => self.receive(message).await,
+                    Some(message) => self.receive_all(message).await,
                     None => self.reopen().await,
                 },
-                Some(answered) = self.answered.recv() => self.note(&answered),
+                Some(answered) = self.answered.recv() => {
+                    self.note(&answered);
+                    while let Ok(answered) = self.answered.try_recv() {
+                        self.note(&answered);
+                    }
+                }
                 // Gone together with whoever listens, which ends the loop.
                 Ok(()) = self.wanted.changed() => self.pause().await,
                 Ok(()) = connections.changed() => self.reopen().await,
@@ -228,46 +274,46 @@ impl Puller {
         }
     }
 
-    /// Asks for as many messages as there are free hands, once the last request
-    /// is through.
+    /// Asks for as many messages as there are free hands, once that is worth a request.
     async fn ask(&mut self) {
-        let busy = self.in_hand + self.lines.ready();
-        let free = self.subscription.max_in_flight.saturating_sub(busy);
+        let most = self.subscription.max_in_flight;
+        let busy = self.in_hand + self.lines.ready() + self.requests.left;
+        let free = most.saturating_sub(busy);
+        let worth_it = self.requests.left == 0 || free >= most.div_ceil(WORTH_A_REQUEST);
         let ready = self.is_wanted() && connect::is_connected(&self.client);
-        if self.broken || self.request.is_some() || free == 0 || !ready {
+        if self.broken || free == 0 || !worth_it || !ready {
             return;
         }
-        self.requests += 1;
-        let reply = format!("{}.{}", self.inbox.name, self.requests);
+        let reply = format!("{}.{}", self.inbox.name, self.requests.add(free));
         let body = format!(
             r#"{{"batch":{free},"expires":{},"idle_heartbeat":{}}}"#,
             EXPIRES.as_nanos(),
             HEARTBEAT.as_nanos()
         );
-        let sent = self.client.publish_with_reply(self.next.clone(), reply.clone(), body.into());
+        // Where it was not sent, silence brings the next try.
+        let sent = self.client.publish_with_reply(self.next.clone(), reply, body.into());
         if let Err(error) = sent.await {
             tracing::debug!(%error, "NATS takes no request");
         }
-        // Also where it was not sent: silence then brings the next try.
-        self.request = Some(Request { reply, left: free, lost_at: Instant::now() + SILENCE });
+    }
+
+    /// Takes along what is there already: hands are filled and asked for once for all of it.
+    async fn receive_all(&mut self, first: async_nats::Message) {
+        self.receive(first).await;
+        while let Some(Some(message)) = self.inbox.subscriber.next().now_or_never() {
+            self.receive(message).await;
+        }
     }
 
     async fn receive(&mut self, message: async_nats::Message) {
-        if let Some(request) = &mut self.request {
-            request.lost_at = Instant::now() + SILENCE;
-        }
+        self.requests.heard();
         if let Some(status) = message.status
             && message.reply.is_none()
         {
             self.status(status, &message);
             return;
         }
-        if let Some(request) = &mut self.request {
-            request.left = request.left.saturating_sub(1);
-            if request.left == 0 {
-                self.request = None;
-            }
-        }
+        self.requests.left = self.requests.left.saturating_sub(1);
         match Pulled::read(message, headers::decode) {
             Some(_) if self.broken => {}
             Some(pulled) => {
@@ -321,12 +367,13 @@ impl Puller {
     }
 
     fn status(&mut self, status: StatusCode, message: &async_nats::Message) {
-        let current =
-            self.request.as_ref().is_some_and(|request| request.reply == *message.subject);
-        if status.as_u16() == 100 || !current {
+        if status.as_u16() == 100 || !self.requests.stands(&message.subject) {
             return;
         }
-        self.request = None;
+        match headers::pending(message) {
+            Some(pending) => self.requests.left = self.requests.left.saturating_sub(pending),
+            None => self.requests.forget(),
+        }
         let description = message.description.as_deref().unwrap_or_default();
         match status.as_u16() {
             404 | 408 => {}
@@ -369,7 +416,7 @@ impl Puller {
     /// A new connection: the server knows nothing of the old requests, or sends
     /// to an inbox that nobody should read twice.
     async fn reopen(&mut self) {
-        self.request = None;
+        self.requests.forget();
         match Inbox::open(&self.client).await {
             Ok(inbox) => {
                 let mut old = std::mem::replace(&mut self.inbox, inbox);
@@ -407,7 +454,7 @@ impl Puller {
                 // there is delivered again.
                 self.lines = KeyOrder::new(self.subscription.per_key, weight);
                 *self.uncounted.lock() = Uncounted::default();
-                self.request = None;
+                self.requests.forget();
                 self.newest = 0;
             }
             Err(error) => {
@@ -424,8 +471,8 @@ impl Puller {
     }
 
     async fn check_silence(&mut self) {
-        if self.request.as_ref().is_some_and(|request| request.lost_at <= Instant::now()) {
-            self.request = None;
+        if self.requests.left > 0 && self.requests.lost_at <= Instant::now() {
+            self.requests.forget();
             self.look().await;
         }
     }
