@@ -54,7 +54,7 @@ impl<T> KeyOrder<T> {
     }
 
     /// The place of a message that should return before `until`.
-    fn expect(earliest: &mut Option<Instant>, until: Instant) -> Place<T> {
+    fn awaited(earliest: &mut Option<Instant>, until: Instant) -> Place<T> {
         *earliest = Some(earliest.map_or(until, |earliest| earliest.min(until)));
         Place::Expected(until)
     }
@@ -99,7 +99,7 @@ impl<T> KeyOrder<T> {
         }
         if self.parked >= most && !matches!(line.get(&seq), Some(Place::Parked(_))) {
             if !known {
-                line.insert(seq, Self::expect(&mut self.earliest, until));
+                line.insert(seq, Self::awaited(&mut self.earliest, until));
             }
             return Some(item);
         }
@@ -145,7 +145,7 @@ impl<T> KeyOrder<T> {
         }
         match until {
             Some(until) => {
-                line.insert(seq, Self::expect(&mut self.earliest, until));
+                line.insert(seq, Self::awaited(&mut self.earliest, until));
                 // Those behind it that were to go with it must wait.
                 for (behind, place) in line.range_mut((Bound::Excluded(seq), Bound::Unbounded)) {
                     if matches!(place, Place::Ready)
@@ -169,13 +169,13 @@ impl<T> KeyOrder<T> {
         let mut given = Vec::with_capacity(ready.len() + self.parked);
         for (seq, (key, item)) in ready {
             if let Some(line) = key.and_then(|key| self.lines.get_mut(&key)) {
-                line.insert(seq, Self::expect(&mut self.earliest, until));
+                line.insert(seq, Self::awaited(&mut self.earliest, until));
             }
             given.push(item);
         }
         for place in self.lines.values_mut().flat_map(BTreeMap::values_mut) {
             if matches!(place, Place::Parked(_)) {
-                let expected = Self::expect(&mut self.earliest, until);
+                let expected = Self::awaited(&mut self.earliest, until);
                 if let Place::Parked(item) = std::mem::replace(place, expected) {
                     given.push(item);
                 }
