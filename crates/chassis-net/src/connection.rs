@@ -103,6 +103,7 @@ where
         let shaken = tokio::select! {
             shaken = timeout(self.limits.first_bytes, tls.accept(stream)) => shaken,
             () = drained => return,
+            () = self.abort.cancelled() => return,
         };
         let peer = self.peer.address;
         match shaken {
