@@ -142,14 +142,16 @@ async fn a_message_is_not_given_up_before_its_dead_letter_is_stored() {
     running.stop(SOON).await.unwrap();
 }
 
+/// Counts its calls and never returns.
+async fn hang(tried: Arc<AtomicUsize>, _: &mut Tx, _: Greeting) -> Result<()> {
+    tried.fetch_add(1, Ordering::SeqCst);
+    std::future::pending().await
+}
+
 /// Each of these deliveries ends with the process: the handler never returns, and nobody
 /// answers.
 #[tokio::test]
 async fn a_message_that_never_gets_as_far_as_failing_is_not_tried_for_ever() {
-    async fn hang(tried: Arc<AtomicUsize>, _: &mut Tx, _: Greeting) -> Result<()> {
-        tried.fetch_add(1, Ordering::SeqCst);
-        std::future::pending().await
-    }
     let script = Script::default();
     let world = World::with_broker(script.broker()).await;
     let killer = Message::event("test", &Greeting::new("Ada", 1)).unwrap();
@@ -194,10 +196,6 @@ async fn a_message_that_was_often_given_back_untried_is_handled() {
 /// A drain interrupts the try of a suspect again and again: that is not the message's fault.
 #[tokio::test]
 async fn a_suspect_that_was_interrupted_by_drains_is_still_tried() {
-    async fn hang(tried: Arc<AtomicUsize>, _: &mut Tx, _: Greeting) -> Result<()> {
-        tried.fetch_add(1, Ordering::SeqCst);
-        std::future::pending().await
-    }
     let script = Script::default();
     let world = World::with_broker(script.broker()).await;
     let slow = Message::event("test", &Greeting::new("Ada", 1)).unwrap();

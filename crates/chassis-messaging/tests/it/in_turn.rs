@@ -11,21 +11,7 @@ use chassis_messaging::{Consumer, ConsumerConfig, Event, Message};
 use serde::{Deserialize, Serialize};
 
 use crate::scripted::Script;
-use crate::world::{Greeting, SOON, World, config, note};
-
-/// A greeting that says which one comes before it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Ordered(Greeting);
-
-impl Event for Ordered {
-    const TOPIC: &'static str = Greeting::TOPIC;
-    const TYPE: &'static str = "greeting-ordered.v1";
-    const IN_TURN: bool = true;
-
-    fn key(&self) -> Option<String> {
-        self.0.key()
-    }
-}
+use crate::world::{Greeting, Ordered, SOON, World, config, note};
 
 async fn note_ordered(_: (), tx: &mut Tx, event: Ordered) -> Result<()> {
     if event.0.name == "poison" && event.0.number == 1 {

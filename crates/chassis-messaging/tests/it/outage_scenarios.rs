@@ -194,6 +194,20 @@ pub(crate) async fn behind_the_gate(gate: Gate, tx: &mut Tx, greeting: Greeting)
     note((), tx, greeting).await
 }
 
+/// A consumer whose handler has one message and stands at the gate with it.
+pub(crate) async fn one_in_hand(world: &World) -> (Gate, world::Running) {
+    let gate = Gate::new();
+    let consumer = Consumer::new(&world.broker, &world.db, "greeter", gate.clone())
+        .with_config(hands())
+        .on::<Greeting>(behind_the_gate);
+    let running = world.start(consumer).await;
+    eventually("one is in hand", world::SOON, async || {
+        (gate.in_hand.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    (gate, running)
+}
+
 pub(crate) fn hands() -> ConsumerConfig {
     // One: SQLite has one writer, and each handler holds its transaction.
     ConsumerConfig { concurrency: 1, ack_wait: Duration::from_secs(2), ..world::config() }
@@ -227,15 +241,7 @@ pub(crate) async fn a_broker_that_dies_under_a_handler_is_survived(
             world.publish(&Greeting::new(&format!("key-{key}"), number)).await;
         }
     }
-    let gate = Gate::new();
-    let consumer = Consumer::new(&world.broker, &world.db, "greeter", gate.clone())
-        .with_config(hands())
-        .on::<Greeting>(behind_the_gate);
-    let running = world.start(consumer).await;
-    eventually("one is in hand", SOON, async || {
-        (gate.in_hand.load(Ordering::SeqCst) == 1).then_some(())
-    })
-    .await;
+    let (gate, running) = one_in_hand(&world).await;
     dies().await;
     gate.open();
     world.until_effects(1).await;

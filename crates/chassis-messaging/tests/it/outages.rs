@@ -3,21 +3,19 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chassis_data::{DatabaseConfig, Db};
-use chassis_messaging::{Broker, BrokerConfig, Consumer};
-use chassis_test::eventually;
+use chassis_messaging::{Broker, BrokerConfig};
 use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 
 use crate::freeze_scenarios::{a_database_that_stands_still_loses_nothing, hasty};
 use crate::loss_scenarios::sqlite;
 use crate::outage_scenarios::{
-    Gate, a_broker_gone_for_minutes_costs_nothing, behind_the_gate, hands, once_and_in_order,
+    a_broker_gone_for_minutes_costs_nothing, hands, once_and_in_order, one_in_hand,
 };
-use crate::world::{Greeting, SOON, World, note};
+use crate::world::{Greeting, World, note};
 
 async fn open(folder: &Path) -> Broker {
     let url = format!("embedded:{}", folder.display());
@@ -49,15 +47,7 @@ async fn an_embedded_broker_that_dies_with_messages_in_hand_has_them_again() {
             world.publish(&Greeting::new(&format!("key-{key}"), number)).await;
         }
     }
-    let gate = Gate::new();
-    let consumer = Consumer::new(&world.broker, &world.db, "greeter", gate.clone())
-        .with_config(hands())
-        .on::<Greeting>(behind_the_gate);
-    let running = world.start(consumer).await;
-    eventually("one is in hand", SOON, async || {
-        (gate.in_hand.load(Ordering::SeqCst) == 1).then_some(())
-    })
-    .await;
+    let (_gate, running) = one_in_hand(&world).await;
     running.die().await;
     world.broker.close().await;
     assert_eq!(world.effects().await, []);

@@ -36,6 +36,20 @@ impl Event for Greeting {
     }
 }
 
+/// A greeting that says which one comes before it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Ordered(pub(crate) Greeting);
+
+impl Event for Ordered {
+    const TOPIC: &'static str = Greeting::TOPIC;
+    const TYPE: &'static str = "greeting-ordered.v1";
+    const IN_TURN: bool = true;
+
+    fn key(&self) -> Option<String> {
+        self.0.key()
+    }
+}
+
 pub(crate) struct World {
     pub(crate) db: Db,
     pub(crate) broker: Broker,

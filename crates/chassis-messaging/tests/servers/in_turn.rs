@@ -11,22 +11,8 @@ use chassis_messaging::{
     Broker, BrokerConfig, Consumer, ConsumerConfig, Event, Message, Subscription,
 };
 use chassis_test::servers::Nats;
-use serde::{Deserialize, Serialize};
 
-use super::world::{Greeting, SOON, World, config, note};
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Ordered(Greeting);
-
-impl Event for Ordered {
-    const TOPIC: &'static str = Greeting::TOPIC;
-    const TYPE: &'static str = "greeting-ordered.v1";
-    const IN_TURN: bool = true;
-
-    fn key(&self) -> Option<String> {
-        self.0.key()
-    }
-}
+use super::world::{Greeting, Ordered, SOON, World, config, note};
 
 async fn note_ordered(_: (), tx: &mut Tx, event: Ordered) -> Result<()> {
     note((), tx, event.0).await
