@@ -188,8 +188,7 @@ impl Shopping<'_> {
                 customers::ended(client, id, "shipped").await?;
             }
         }
-        // The newest are as likely to be told of twice as any, and a page does not hold all.
-        for Accepted { id, .. } in basket.orders.iter().rev().take(3) {
+        for Accepted { id, .. } in &basket.orders {
             let news: &[&str] = if cancelled.contains(id) {
                 &["order-cancelled"]
             } else {

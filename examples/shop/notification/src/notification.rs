@@ -68,11 +68,11 @@ impl Notification {
         store::insert(tx, customer, order, happened).await
     }
 
-    /// The newest news of a customer. Dropping the future is harmless.
+    /// The newest news of a customer, of one order or of all. Dropping the future is harmless.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn news(&self, customer: &str) -> Result<Vec<News>> {
-        store::of_customer(&self.db, customer).await
+    pub async fn news(&self, customer: &str, order: Option<&str>) -> Result<Vec<News>> {
+        store::of_customer(&self.db, customer, order).await
     }
 }

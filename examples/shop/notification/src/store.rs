@@ -39,17 +39,28 @@ pub async fn insert(tx: &mut Tx, customer: &str, order: &str, happened: &Happene
     Ok(())
 }
 
-/// The newest news of a customer, at most [`MAX_NEWS`], newest first. What came within one
-/// millisecond stands in the order of the alphabet reversed, which is that of an order's life:
-/// a parcel is shipped after the order is confirmed.
-pub async fn of_customer(db: &Db, customer: &str) -> Result<Vec<News>> {
-    let rows = db
-        .fetch_all(
-            "select kind, body, order_id, told_at from news
-             where customer_id = $1 order by told_at desc, order_id desc, kind desc limit $2",
-            params![customer, MAX_NEWS],
-        )
-        .await?;
+/// The newest news of a customer, of one order or of all, at most [`MAX_NEWS`], newest first. What
+/// came within one millisecond stands in the order of the alphabet reversed, which is that of an
+/// order's life: a parcel is shipped after the order is confirmed.
+pub async fn of_customer(db: &Db, customer: &str, order: Option<&str>) -> Result<Vec<News>> {
+    let rows = match order {
+        None => {
+            db.fetch_all(
+                "select kind, body, order_id, told_at from news
+                 where customer_id = $1 order by told_at desc, order_id desc, kind desc limit $2",
+                params![customer, MAX_NEWS],
+            )
+            .await?
+        }
+        Some(order) => {
+            db.fetch_all(
+                "select kind, body, order_id, told_at from news
+                 where customer_id = $1 and order_id = $2 order by told_at desc, kind desc limit $3",
+                params![customer, order, MAX_NEWS],
+            )
+            .await?
+        }
+    };
     rows.iter().map(news).collect()
 }
 

@@ -185,7 +185,8 @@ pub(crate) async fn told(
     order: &str,
     kinds: &[&str],
 ) -> Result<()> {
-    let path = format!("/api/customers/{customer}/notifications");
+    // Of this order alone: of many orders the news of one may stand beyond the page.
+    let path = format!("/api/customers/{customer}/notifications?order_id={order}");
     let count = |answer: &Answer, kind: &str| {
         answer.body["notifications"].as_array().map_or(0, |all| {
             all.iter().filter(|news| news["order_id"] == order && news["kind"] == kind).count()

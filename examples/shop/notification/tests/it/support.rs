@@ -95,7 +95,15 @@ impl Shop {
 
     /// What a customer was told, newest first.
     pub(crate) async fn news(&self, customer: &str) -> Vec<Value> {
-        let path = format!("/customers/{customer}/notifications");
+        self.list(&format!("/customers/{customer}/notifications")).await
+    }
+
+    /// What a customer was told of one order, newest first.
+    pub(crate) async fn news_of(&self, customer: &str, order: &str) -> Vec<Value> {
+        self.list(&format!("/customers/{customer}/notifications?order_id={order}")).await
+    }
+
+    async fn list(&self, path: &str) -> Vec<Value> {
         let response = self.client.get(path).send().await.unwrap();
         let body: Value = response.error_for_status().await.unwrap().json().await.unwrap();
         body["notifications"].as_array().unwrap().clone()

@@ -57,6 +57,18 @@ async fn every_event_becomes_news_and_the_newest_stands_first() {
 }
 
 #[tokio::test]
+async fn the_news_of_one_order_are_listed_alone() {
+    let shop = Shop::open().await;
+    shop.tell(&confirmed("o-1")).await;
+    shop.tell(&shipped("o-1")).await;
+    shop.tell(&confirmed("o-2")).await;
+    let news = shop.news_of("ada", "o-1").await;
+    assert_eq!(kinds(&news), [("o-1", "parcel-shipped"), ("o-1", "order-confirmed")]);
+    assert!(shop.news_of("bob", "o-1").await.is_empty());
+    assert!(shop.news_of("ada", "o-3").await.is_empty());
+}
+
+#[tokio::test]
 async fn the_same_news_twice_is_told_once() {
     let shop = Shop::open().await;
     let message = Message::event("ordering", &confirmed("o-1")).unwrap();
