@@ -1,4 +1,4 @@
-//! Spans leave the process by OTLP: a collector sees who did what, below whom.
+//! Spans and metrics leave the process by OTLP: a collector sees who did what, below whom.
 //!
 //! A test binary of its own, because `Telemetry` is installed once in a process and from
 //! then on writes the log of everything in it. So there is also one test only, which first
@@ -20,11 +20,19 @@ use chassis::{
 };
 use chassis_test::eventually;
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
+    collector::{
+        metrics::v1::{
+            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+            metrics_service_server::{MetricsService, MetricsServiceServer},
+        },
+        trace::v1::{
+            ExportTraceServiceRequest, ExportTraceServiceResponse,
+            trace_service_server::{TraceService, TraceServiceServer},
+        },
     },
     common::v1::{AnyValue, KeyValue, any_value},
+    metrics::v1::{Metric, metric::Data},
+    resource::v1::Resource,
     trace::v1::{Span, span::SpanKind, status::StatusCode},
 };
 use parking_lot::Mutex;
@@ -35,9 +43,18 @@ use tonic::{Request, Response, Status as GrpcStatus};
 /// Longer than the five seconds for which the exporter gathers spans.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A collector that keeps what it gets: name and version of the service with each span.
+/// A collector that keeps what it gets, with name and version of the service.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
+struct Collector {
+    spans: Arc<Mutex<Vec<(String, Span)>>>,
+    metrics: Arc<Mutex<Vec<(String, Metric)>>>,
+}
+
+fn service(resource: Option<Resource>) -> String {
+    let attributes = resource.unwrap_or_default().attributes;
+    let of = |key| text(&attributes, key).unwrap_or_default();
+    format!("{} {}", of("service.name"), of("service.version"))
+}
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -46,14 +63,28 @@ impl TraceService for Collector {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, GrpcStatus> {
         for resource in request.into_inner().resource_spans {
-            let attributes = resource.resource.unwrap_or_default().attributes;
-            let of = |key| text(&attributes, key).unwrap_or_default();
-            let service = format!("{} {}", of("service.name"), of("service.version"));
+            let service = service(resource.resource);
             for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                self.0.lock().push((service.clone(), span));
+                self.spans.lock().push((service.clone(), span));
             }
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, GrpcStatus> {
+        for resource in request.into_inner().resource_metrics {
+            let service = service(resource.resource);
+            for metric in resource.scope_metrics.into_iter().flat_map(|scope| scope.metrics) {
+                self.metrics.lock().push((service.clone(), metric));
+            }
+        }
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
 }
 
@@ -68,10 +99,12 @@ impl Collector {
     async fn serve(&self) -> (SocketAddr, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = TraceServiceServer::new(self.clone());
+        let traces = TraceServiceServer::new(self.clone());
+        let metrics = MetricsServiceServer::new(self.clone());
         let serving = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            let server = tonic::transport::Server::builder().add_service(service);
+            let mut server = tonic::transport::Server::builder();
+            let server = server.add_service(traces).add_service(metrics);
             server.serve_with_incoming(incoming).await.unwrap();
         });
         (address, serving)
@@ -79,7 +112,7 @@ impl Collector {
 
     /// The spans of a trace by service, version included, and kind.
     fn of_trace(&self, trace_id: &str) -> BTreeMap<(String, SpanKind), Span> {
-        let all = self.0.lock().clone();
+        let all = self.spans.lock().clone();
         let of_trace = all.into_iter().filter(|(_, span)| hex(&span.trace_id) == trace_id);
         of_trace.map(|(service, span)| ((service, span.kind()), span)).collect()
     }
@@ -124,13 +157,15 @@ async fn fails() -> Result<(), Problem> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spans_reach_a_collector_and_a_dead_one_stops_nobody() {
+async fn spans_and_metrics_reach_a_collector_and_a_dead_one_stops_nobody() {
     let collector = Collector::default();
     let (address, collecting) = collector.serve().await;
     let telemetry = Telemetry::install(&TelemetryConfig {
         log_format: LogFormat::Json,
         log_filter: "off".to_owned(),
         otlp_endpoint: Some(format!("http://{address}")),
+        otlp_metrics_endpoint: Some(format!("http://{address}")),
+        metrics_interval: Duration::from_secs(1),
         ..TelemetryConfig::default()
     })
     .unwrap();
@@ -162,6 +197,23 @@ async fn spans_reach_a_collector_and_a_dead_one_stops_nobody() {
     assert!(client.end_time_unix_nano <= server.end_time_unix_nano);
     assert_eq!(text(&below.attributes, "http.route").as_deref(), Some("/back"));
     assert_eq!(text(&below.attributes, "http.response.status_code").as_deref(), Some("200"));
+
+    // Its metrics are pushed, and its trace is the example of how long it took.
+    eventually("the metrics arrive", SOON, async || {
+        let metrics = collector.metrics.lock();
+        let durations = metrics.iter().filter_map(|(service, metric)| match &metric.data {
+            Some(Data::Histogram(histogram))
+                if service == "front 1.2.3"
+                    && metric.name == "http_server_request_duration_seconds" =>
+            {
+                Some(&histogram.data_points)
+            }
+            _ => None,
+        });
+        let mut exemplars = durations.flatten().flat_map(|point| &point.exemplars);
+        exemplars.any(|exemplar| hex(&exemplar.trace_id) == trace).then_some(())
+    })
+    .await;
 
     // A failure says so, with its cause; a trace that its head did not sample stays at home.
     let failed = "4bf92f3577b34da6a3ce929d0e0e4736";

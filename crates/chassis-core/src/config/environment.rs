@@ -28,6 +28,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("OTEL_TRACES_SAMPLER_ARG", RATIO),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT),
     ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ENDPOINT),
+    ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", METRICS_ENDPOINT),
     ("OTEL_EXPORTER_OTLP_PROTOCOL", "telemetry.otlp_protocol"),
     ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "telemetry.otlp_protocol"),
     ("OTEL_BSP_MAX_QUEUE_SIZE", "telemetry.span_queue"),
@@ -36,6 +37,7 @@ const ALIASES: &[(&str, &str)] = &[
 
 const RATIO: &str = "telemetry.sample_ratio";
 const ENDPOINT: &str = "telemetry.otlp_endpoint";
+const METRICS_ENDPOINT: &str = "telemetry.otlp_metrics_endpoint";
 
 /// A key, and whether it was found by a name of others.
 type Found = (String, bool);
@@ -176,12 +178,20 @@ fn open_telemetry(
         // OpenTelemetry counts milliseconds; our durations have a unit.
         set(DELAY, "telemetry.span_delay", format!("{delay}ms").into());
     }
+    const INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
+    if let Some(interval) = word(INTERVAL) {
+        set(INTERVAL, "telemetry.metrics_interval", format!("{interval}ms").into());
+    }
     const DISABLED: &str = "OTEL_SDK_DISABLED";
     if word(DISABLED).as_deref() == Some("true") {
         set(DISABLED, ENDPOINT, Value::Null);
+        set(DISABLED, METRICS_ENDPOINT, Value::Null);
     }
-    const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
-    if word(EXPORTER).as_deref() == Some("none") {
-        set(EXPORTER, ENDPOINT, Value::Null);
+    for (exporter, endpoint) in
+        [("OTEL_TRACES_EXPORTER", ENDPOINT), ("OTEL_METRICS_EXPORTER", METRICS_ENDPOINT)]
+    {
+        if word(exporter).as_deref() == Some("none") {
+            set(exporter, endpoint, Value::Null);
+        }
     }
 }

@@ -95,6 +95,14 @@ pub struct TelemetryConfig {
     /// in milliseconds.
     #[serde(with = "super::duration")]
     pub span_delay: Duration,
+    /// Where metrics are pushed by OTLP, as `otlp_protocol` says; nowhere if not set, for they
+    /// can be scraped. Over HTTP, `/v1/metrics` is added where it is missing. Also
+    /// `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`.
+    pub otlp_metrics_endpoint: Option<String>,
+    /// How often metrics are pushed. 1s to 1h. Also `OTEL_METRIC_EXPORT_INTERVAL`, in
+    /// milliseconds.
+    #[serde(with = "super::duration")]
+    pub metrics_interval: Duration,
 }
 
 /// How OTLP is carried.
@@ -130,6 +138,11 @@ impl TelemetryConfig {
             let given = humantime::format_duration(self.span_delay);
             return wrong("INVALID_CONFIG", "span_delay", "1ms to 5m", &given);
         }
+        let intervals = Duration::from_secs(1)..=Duration::from_secs(3600);
+        if !intervals.contains(&self.metrics_interval) {
+            let given = humantime::format_duration(self.metrics_interval);
+            return wrong("INVALID_CONFIG", "metrics_interval", "1s to 1h", &given);
+        }
         Ok(())
     }
 }
@@ -151,6 +164,8 @@ impl Default for TelemetryConfig {
             span_queue: 2048,
             span_batch: 512,
             span_delay: Duration::from_secs(5),
+            otlp_metrics_endpoint: None,
+            metrics_interval: Duration::from_secs(60),
         }
     }
 }

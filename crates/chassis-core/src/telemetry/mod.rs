@@ -17,6 +17,8 @@ mod layer;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod process;
+#[cfg(feature = "otlp")]
+mod push;
 mod redact;
 mod repeats;
 mod spans;
@@ -49,6 +51,8 @@ const ACCESS_LOG: &str = "access";
 pub struct Telemetry {
     writer: Arc<Writer>,
     spans: Option<SpanExport>,
+    #[cfg(feature = "otlp")]
+    push: Option<push::Push>,
     sample_ratio: f64,
     residents: Arc<Residents>,
     filter: Arc<LogFilter>,
@@ -71,6 +75,10 @@ impl Telemetry {
         };
         let (filter, filter_layer) = LogFilter::new(&config.log_filter)?;
         let spans = span_export(config)?;
+        #[cfg(feature = "otlp")]
+        let push = metrics_push(config)?;
+        #[cfg(not(feature = "otlp"))]
+        no_otlp("otlp_metrics_endpoint", config.otlp_metrics_endpoint.as_deref())?;
         let writer = Writer::stdout();
         let residents = Arc::<Residents>::default();
         let repeats = Arc::new(Repeats::new(config.log_repeat_limit));
@@ -90,7 +98,16 @@ impl Telemetry {
                 .with_source(error)
         })?;
         let sample_ratio = config.sample_ratio;
-        Ok(Telemetry { writer, spans, sample_ratio, residents, filter, repeats })
+        Ok(Telemetry {
+            writer,
+            spans,
+            #[cfg(feature = "otlp")]
+            push,
+            sample_ratio,
+            residents,
+            filter,
+            repeats,
+        })
     }
 
     /// The environment of a service that uses this telemetry. Its metrics show what the
@@ -121,6 +138,15 @@ impl Telemetry {
             self.repeats.left_out(),
         );
         env.metrics().show_process();
+        #[cfg(feature = "otlp")]
+        if let Some(push) = &self.push {
+            env.metrics().show(
+                "metrics_pushes_failed",
+                "Pushes of the process's metrics that the collector did not take.",
+                push.failed(),
+            );
+            push.add(env.info(), env.metrics());
+        }
         self.filter.offer(env.operations());
         env
     }
@@ -131,11 +157,15 @@ impl Telemetry {
         LogOutput(self.writer.clone())
     }
 
-    /// Writes the lines that are buffered and sends the spans that wait; more may follow.
-    /// Blocks the thread for at most five seconds.
+    /// Writes the lines that are buffered, sends the spans that wait and pushes the metrics once
+    /// more; more may follow. Blocks the thread for at most eight seconds.
     pub fn flush(&self) {
         if let Some(spans) = &self.spans {
             spans.sink.flush();
+        }
+        #[cfg(feature = "otlp")]
+        if let Some(push) = &self.push {
+            push.flush();
         }
         self.writer.flush();
     }
@@ -180,15 +210,25 @@ fn span_export(config: &TelemetryConfig) -> Result<Option<SpanExport>> {
     Ok(Some(SpanExport { dropped: sink.dropped().clone(), sink }))
 }
 
+#[cfg(feature = "otlp")]
+fn metrics_push(config: &TelemetryConfig) -> Result<Option<push::Push>> {
+    let endpoint = config.otlp_metrics_endpoint.as_deref().filter(|url| !url.is_empty());
+    endpoint.map(|endpoint| push::Push::new(endpoint, config)).transpose()
+}
+
 #[cfg(not(feature = "otlp"))]
 fn span_export(config: &TelemetryConfig) -> Result<Option<SpanExport>> {
-    match config.otlp_endpoint.as_deref() {
-        Some(endpoint) if !endpoint.is_empty() => Err(Error::failed_precondition(
-            "OTLP_FEATURE",
-            "telemetry.otlp_endpoint is set, but the program was built without the feature `otlp`",
-        )),
-        _ => Ok(None),
+    no_otlp("otlp_endpoint", config.otlp_endpoint.as_deref())?;
+    Ok(None)
+}
+
+#[cfg(not(feature = "otlp"))]
+fn no_otlp(key: &str, endpoint: Option<&str>) -> Result<()> {
+    if endpoint.is_none_or(str::is_empty) {
+        return Ok(());
     }
+    let built = "is set, but the program was built without the feature `otlp`";
+    Err(Error::failed_precondition("OTLP_FEATURE", format!("telemetry.{key} {built}")))
 }
 
 #[cfg(test)]

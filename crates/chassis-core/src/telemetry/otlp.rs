@@ -26,6 +26,7 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
+    resource::ResourceBuilder,
     trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks},
 };
 use tokio::runtime;
@@ -42,7 +43,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one batch may take with all its retries; the default of `OTEL_BSP_EXPORT_TIMEOUT`.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Services that may have an exporter: more in one process is a mistake.
-const MAX_SERVICES: usize = 100;
+pub(super) const MAX_SERVICES: usize = 100;
 
 pub(super) struct OtlpSink {
     spans: Batch<SpanRecord>,
@@ -62,7 +63,8 @@ impl OtlpSink {
             .build()
             .map_err(|error| cannot_export().with_source(error))?;
         let collector = Collector {
-            endpoint: full_endpoint(endpoint, config.otlp_protocol)?,
+            endpoint: full_endpoint(endpoint, config.otlp_protocol)
+                .map_err(|problem| malformed(endpoint).with_source(problem))?,
             protocol: config.otlp_protocol,
             batch: config.span_batch,
             scope: InstrumentationScope::builder("chassis")
@@ -121,19 +123,31 @@ fn cannot_export() -> Error {
     Error::failed_precondition("TELEMETRY", "the thread that exports spans cannot be started")
 }
 
-/// OTLP over HTTP posts traces to a path of their own (OTLP specification, endpoint URLs).
-fn full_endpoint(endpoint: &str, protocol: OtlpProtocol) -> Result<String> {
-    const TRACES: &str = "/v1/traces";
+fn full_endpoint(endpoint: &str, protocol: OtlpProtocol) -> Result<String, &'static str> {
+    endpoint_for(endpoint, protocol, "/v1/traces")
+}
+
+/// OTLP over HTTP posts each signal to a path of its own (OTLP specification, endpoint URLs).
+pub(super) fn endpoint_for(
+    endpoint: &str,
+    protocol: OtlpProtocol,
+    path: &str,
+) -> Result<String, &'static str> {
     if protocol == OtlpProtocol::Grpc {
         return Ok(endpoint.to_owned());
     }
     if !endpoint.starts_with("http://") {
-        return Err(malformed(endpoint).with_source(
-            "over http/protobuf it begins with http://; for TLS, take the protocol grpc",
-        ));
+        return Err("over http/protobuf it begins with http://; for TLS, take the protocol grpc");
     }
     let base = endpoint.trim_end_matches('/');
-    Ok(if base.ends_with(TRACES) { base.to_owned() } else { format!("{base}{TRACES}") })
+    Ok(if base.ends_with(path) { base.to_owned() } else { format!("{base}{path}") })
+}
+
+/// Who a service is, with what `OTEL_RESOURCE_ATTRIBUTES` says.
+pub(super) fn resource(name: &str, version: &str) -> ResourceBuilder {
+    Resource::builder()
+        .with_service_name(name.to_owned())
+        .with_attribute(KeyValue::new("service.version", version.to_owned()))
 }
 
 fn malformed(endpoint: &str) -> Error {
@@ -221,12 +235,7 @@ impl Collector {
             ));
         }
         let mut exporter = self.exporter()?;
-        exporter.set_resource(
-            &Resource::builder()
-                .with_service_name(span.service.clone())
-                .with_attribute(KeyValue::new("service.version", span.version.clone()))
-                .build(),
-        );
+        exporter.set_resource(&resource(&span.service, &span.version).build());
         self.exporters.insert(span.service.clone(), exporter);
         Ok(())
     }
@@ -390,7 +399,7 @@ mod tests {
             assert_eq!(http(given).unwrap(), "http://c:4318/v1/traces");
         }
         assert_eq!(http("http://c/otel").unwrap(), "http://c/otel/v1/traces");
-        assert_eq!(http("https://c").unwrap_err().reason(), "OTLP_ENDPOINT");
+        assert!(http("https://c").unwrap_err().contains("protocol grpc"));
         let grpc = full_endpoint("http://c:4317", OtlpProtocol::Grpc).unwrap();
         assert_eq!(grpc, "http://c:4317");
     }
