@@ -20,12 +20,23 @@ impl Server {
     /// Starts a candidate; `before` is what runs it, such as `taskset -c 0`. Waits until it
     /// says that it listens for this protocol.
     pub(crate) fn start(name: &str, before: &[&str], protocol: &str) -> Outcome<Server> {
+        Server::exporting(name, before, protocol, None)
+    }
+
+    /// As [`start`](Server::start), with a collector that spans are sent to.
+    pub(crate) fn exporting(
+        name: &str,
+        before: &[&str],
+        protocol: &str,
+        collector: Option<SocketAddr>,
+    ) -> Outcome<Server> {
         let program = std::env::current_exe()?;
         let mut words = before.iter().map(|word| (*word).into()).collect::<Vec<_>>();
         words.push(program.into_os_string());
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .args(["serve", name])
+            .args(collector.map(|address| format!("http://{address}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -62,14 +73,6 @@ impl Server {
         Ok(total)
     }
 
-    /// Resident memory now, in MiB.
-    pub(crate) fn resident_mib(&self) -> Outcome<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: f64 = line.and_then(|l| l.split_whitespace().next()).ok_or("no VmRSS")?.parse()?;
-        Ok(kib / 1024.0)
-    }
-
     /// Ends it and waits for that.
     pub(crate) fn end(mut self) -> Outcome<()> {
         drop(self.child.stdin.take());
@@ -84,4 +87,12 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Resident memory of a process now, in MiB.
+pub(crate) fn resident_mib(process: u32) -> Outcome<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: f64 = line.and_then(|l| l.split_whitespace().next()).ok_or("no VmRSS")?.parse()?;
+    Ok(kib / 1024.0)
 }

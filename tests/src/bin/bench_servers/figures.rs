@@ -1,6 +1,7 @@
 //! The figures, each beside its anchor.
 
 use std::{
+    ffi::OsString,
     net::SocketAddr,
     path::Path,
     process::{Command, Stdio},
@@ -11,6 +12,8 @@ use chassis_test::figures::{Asked, Figure, median};
 use crate::{
     Outcome,
     child::Server,
+    collector::Collector,
+    hello,
     load::{Until, requests},
 };
 
@@ -31,7 +34,15 @@ struct Pair {
 
 #[derive(Clone, Copy)]
 enum Kind {
-    Http { connections: usize },
+    Http {
+        connections: usize,
+    },
+    /// On both cores, which the load shares.
+    TwoCores,
+    /// The same server with a collector and without one.
+    Exported {
+        hangs: bool,
+    },
     Grpc,
     Instructions,
 }
@@ -61,6 +72,24 @@ const PAIRS: &[Pair] = &[
         anchor: "http-bare",
         kind: Kind::Http { connections: 1 },
     },
+    Pair {
+        name: "http_two_cores",
+        value: "http-full-two-cores",
+        anchor: "http-bare-two-cores",
+        kind: Kind::TwoCores,
+    },
+    Pair {
+        name: "otlp_export",
+        value: "http-sampled-100",
+        anchor: "http-sampled-100 to nowhere",
+        kind: Kind::Exported { hangs: false },
+    },
+    Pair {
+        name: "otlp_hanging",
+        value: "http-full",
+        anchor: "http-full to nowhere",
+        kind: Kind::Exported { hangs: true },
+    },
     Pair { name: "grpc_full", value: "grpc-full", anchor: "grpc-bare", kind: Kind::Grpc },
     Pair {
         name: "http_instructions",
@@ -70,12 +99,10 @@ const PAIRS: &[Pair] = &[
     },
 ];
 
-const RSS_IDLE: &str = "rss_idle_mb";
-
 /// Measures the figures that are asked for.
 pub(crate) fn measure(args: Vec<String>) -> Outcome<()> {
     let asked = Asked::parse(args, &["--quick"])?;
-    let names: Vec<&str> = PAIRS.iter().map(|pair| pair.name).chain([RSS_IDLE]).collect();
+    let names: Vec<&str> = PAIRS.iter().map(|pair| pair.name).chain(hello::FIGURES).collect();
     asked.check(&names)?;
     asked.print_head();
     for pair in PAIRS.iter().filter(|pair| asked.wants(pair.name)) {
@@ -91,22 +118,30 @@ pub(crate) fn measure(args: Vec<String>) -> Outcome<()> {
         };
         asked.print(&Figure::new(pair.name, value, unit, pair.anchor, anchor));
     }
-    if asked.wants(RSS_IDLE) {
-        let (ours, bare) = (resident("http-full")?, resident("http-bare")?);
-        asked.print(&Figure::new(RSS_IDLE, ours, "MiB", "http-bare", bare));
+    // Two builds from nothing take minutes.
+    if !asked.has("--quick") && hello::FIGURES.iter().any(|figure| asked.wants(figure)) {
+        hello::measure(&asked)?;
     }
     Ok(())
 }
 
 /// The medians of both, measured in slices that alternate.
 fn cpu_micros(pair: &Pair, kind: Kind) -> Outcome<(f64, f64)> {
-    let protocol = match kind {
-        Kind::Grpc => "grpc",
-        _ => "http",
+    let (protocol, cores): (_, &[&str]) = match kind {
+        Kind::Grpc => ("grpc", &PINNED),
+        Kind::TwoCores => ("http", &[]),
+        _ => ("http", &PINNED),
     };
+    let collector = match kind {
+        Kind::Exported { hangs: true } => Some(Collector::hangs()?),
+        Kind::Exported { hangs: false } => Some(Collector::takes(&OTHER)?),
+        _ => None,
+    };
+    let collects = collector.as_ref().map(Collector::address).transpose()?;
+    let anchor = pair.anchor.split(' ').next().unwrap_or_default();
     let servers = [
-        Server::start(pair.value, &PINNED, protocol)?,
-        Server::start(pair.anchor, &PINNED, protocol)?,
+        Server::exporting(pair.value, cores, protocol, collects)?,
+        Server::start(anchor, cores, protocol)?,
     ];
     let mut slices = [Vec::new(), Vec::new()];
     for slice in 0..=SLICES {
@@ -114,10 +149,13 @@ fn cpu_micros(pair: &Pair, kind: Kind) -> Outcome<(f64, f64)> {
         for turn in 0..2 {
             let index = (slice + turn) % 2;
             let server = &servers[index];
+            let address = server.address(protocol)?;
             let before = server.cpu_nanos()?;
             let count = match kind {
-                Kind::Grpc => h2load(server.address(protocol)?)?,
-                Kind::Http { connections } => http_load(server.address(protocol)?, connections)?,
+                Kind::Grpc => h2load(address)?,
+                Kind::Http { connections } => http_load(address, &OTHER, connections)?,
+                Kind::TwoCores => http_load(address, &[], CONNECTIONS)?,
+                Kind::Exported { .. } => http_load(address, &OTHER, CONNECTIONS)?,
                 Kind::Instructions => return Err("counted elsewhere".into()),
             };
             let nanos = (server.cpu_nanos()? - before) as f64;
@@ -134,11 +172,12 @@ fn cpu_micros(pair: &Pair, kind: Kind) -> Outcome<(f64, f64)> {
     Ok((value, anchor))
 }
 
-/// One slice of load from the other core; how many requests were answered.
-fn http_load(address: SocketAddr, connections: usize) -> Outcome<u64> {
-    let output = Command::new(OTHER[0])
-        .args(&OTHER[1..])
-        .arg(std::env::current_exe()?)
+/// One slice of load, from the other core if `before` says so; how many requests were answered.
+fn http_load(address: SocketAddr, before: &[&str], connections: usize) -> Outcome<u64> {
+    let mut words: Vec<OsString> = before.iter().map(OsString::from).collect();
+    words.push(std::env::current_exe()?.into_os_string());
+    let output = Command::new(&words[0])
+        .args(&words[1..])
         .args(["load", &address.to_string(), &connections.to_string(), &SLICE_MILLIS.to_string()])
         .stderr(Stdio::inherit())
         .output()?;
@@ -193,13 +232,4 @@ fn summary(out: &Path) -> Outcome<f64> {
         .lines()
         .find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
     Ok(line.ok_or("callgrind wrote no summary")?.trim().parse()?)
-}
-
-/// Resident memory of a server that was asked once.
-fn resident(name: &str) -> Outcome<f64> {
-    let server = Server::start(name, &PINNED, "http")?;
-    requests(server.address("http")?, 1, &Until::Count(1))?;
-    let resident = server.resident_mib();
-    server.end()?;
-    resident
 }

@@ -12,7 +12,9 @@
 #![allow(clippy::print_stdout, reason = "the figures are the output")]
 
 mod child;
+mod collector;
 mod figures;
+mod hello;
 mod load;
 mod serve;
 mod usual;
@@ -22,7 +24,9 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
-        Some("serve") => serve::serve(args.get(1).map_or("", String::as_str)),
+        Some("serve") => {
+            serve::serve(args.get(1).map_or("", String::as_str), args.get(2).map(String::as_str))
+        }
         Some("load") => load::run(&args[1..]),
         _ => figures::measure(args),
     }

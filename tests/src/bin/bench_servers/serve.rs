@@ -8,7 +8,7 @@ use chassis::{
     App, Env, ServiceInfo, Shutdown,
     core::{
         SpanRecord,
-        config::{LogFormat, TelemetryConfig},
+        config::{LogFormat, OtlpProtocol, TelemetryConfig},
         telemetry::Telemetry,
         trace::SpanSink,
     },
@@ -16,7 +16,7 @@ use chassis::{
 use serde::Serialize;
 use tokio::{net::TcpListener, runtime};
 
-use crate::{Outcome, usual};
+use crate::{Outcome, collector, usual};
 
 /// What every server answers to `GET /orders/7`.
 #[derive(Serialize)]
@@ -33,10 +33,14 @@ pub(crate) fn router() -> Router {
     Router::new().route("/orders/{id}", get(show))
 }
 
-/// Serves one candidate.
-pub(crate) fn serve(name: &str) -> Outcome<()> {
+/// Serves one candidate; its spans go to `collector`, or nowhere.
+pub(crate) fn serve(name: &str, collector: Option<&str>) -> Outcome<()> {
+    let (name, workers) = match name.strip_suffix("-two-cores") {
+        Some(name) => (name, 2),
+        None => (name, 1),
+    };
     let mut builder = runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(1).enable_all().build()?;
+    let runtime = builder.worker_threads(workers).enable_all().build()?;
     // The parent holds the other end: with it ends this process, whatever else it does.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
@@ -45,10 +49,11 @@ pub(crate) fn serve(name: &str) -> Outcome<()> {
     match name {
         "http-bare" => runtime.block_on(http_bare(router())),
         "http-usual" => runtime.block_on(http_bare(usual::router(router())?)),
-        "http-full" => runtime.block_on(ours(0.1)),
-        "http-sampled-100" => runtime.block_on(ours(1.0)),
+        "http-full" => runtime.block_on(ours(0.1, collector)),
+        "http-sampled-100" => runtime.block_on(ours(1.0, collector)),
         "grpc-bare" => runtime.block_on(grpc_bare()),
-        "grpc-full" => runtime.block_on(ours(0.1)),
+        "grpc-full" => runtime.block_on(ours(0.1, collector)),
+        "collector" => runtime.block_on(collector::serve()),
         other => Err(format!("there is no server `{other}`").into()),
     }
 }
@@ -59,7 +64,7 @@ fn announce(protocol: &str, address: SocketAddr) {
     eprintln!("{protocol} {address}");
 }
 
-async fn http_bare(router: Router) -> Outcome<()> {
+pub(crate) async fn http_bare(router: Router) -> Outcome<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     announce("http", listener.local_addr()?);
     Ok(axum::serve(listener, router).await?)
@@ -84,10 +89,22 @@ impl SpanSink for Nowhere {
 }
 
 /// A service with everything on, and this share of its traces sampled.
-async fn ours(ratio: f64) -> Outcome<()> {
-    let config = TelemetryConfig { log_format: LogFormat::Json, ..TelemetryConfig::default() };
-    let _telemetry = Telemetry::install(&config)?;
-    let env = Env::with_spans(ServiceInfo::new("bench", "1.0.0"), Arc::new(Nowhere), ratio);
+async fn ours(ratio: f64, collector: Option<&str>) -> Outcome<()> {
+    let config = TelemetryConfig {
+        log_format: LogFormat::Json,
+        sample_ratio: ratio,
+        otlp_endpoint: collector.map(str::to_owned),
+        otlp_protocol: OtlpProtocol::HttpProtobuf,
+        // All of them are to be sent.
+        span_queue: 100_000,
+        ..TelemetryConfig::default()
+    };
+    let telemetry = Telemetry::install(&config)?;
+    let info = ServiceInfo::new("bench", "1.0.0");
+    let env = match collector {
+        Some(_) => telemetry.env(info),
+        None => Env::with_spans(info, Arc::new(Nowhere), ratio),
+    };
     let http = chassis::http::ServerConfig { port: 0, ..Default::default() };
     let grpc = chassis::grpc::ServerConfig { port: 0, ..Default::default() };
     let app = App::new(env.clone())

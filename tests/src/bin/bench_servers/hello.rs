@@ -1,0 +1,190 @@
+//! What a whole small service costs before the first request: `hello` of the facade's examples,
+//! beside the same routes on bare axum, each built from nothing for release.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use chassis_test::figures::{Asked, Figure, median};
+
+use crate::{
+    Outcome,
+    load::{Until, requests},
+};
+
+pub(crate) const FIGURES: [&str; 5] =
+    ["start_ms", "rss_idle_mb", "rss_64_mb", "build_s", "binary_mb"];
+const STARTS: usize = 15;
+const CONNECTIONS: usize = 64;
+/// How long a start may take.
+const SOON: Duration = Duration::from_secs(20);
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// The same route on the framework alone.
+const BARE: &str = r#"
+use axum::{Json, Router, extract::Path, routing::get};
+
+#[derive(serde::Serialize)]
+struct Greeting { id: u64, status: &'static str }
+
+async fn show(Path(id): Path<u64>) -> Json<Greeting> {
+    Json(Greeting { id, status: "confirmed" })
+}
+
+#[tokio::main]
+async fn main() {
+    let port: u16 = std::env::var("HTTP__PORT").unwrap().parse().unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    axum::serve(listener, Router::new().route("/orders/{id}", get(show))).await.unwrap();
+}
+"#;
+
+const BARE_MANIFEST: &str = r#"
+[package]
+name = "bare"
+edition = "2024"
+
+[dependencies]
+axum = { version = "0.8", default-features = false, features = ["http1", "json", "tokio"] }
+serde = { version = "1", features = ["derive"] }
+tokio = { version = "1", features = ["macros", "net", "rt-multi-thread"] }
+
+[profile.release]
+lto = "thin"
+codegen-units = 4
+
+[workspace]
+"#;
+
+/// A program, and how long it took to build.
+struct Built {
+    program: PathBuf,
+    seconds: f64,
+}
+
+/// Builds both and prints what is asked for.
+pub(crate) fn measure(asked: &Asked) -> Outcome<()> {
+    let folder = tempfile::tempdir()?;
+    let [ours, bare] = [hello(folder.path())?, bare(folder.path())?];
+    let figure = |name: &str, unit, value, anchor| {
+        if asked.wants(name) {
+            asked.print(&Figure::new(name, value, unit, "bare axum", anchor));
+        }
+    };
+    if asked.wants("start_ms") {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..STARTS {
+            for (built, times) in [&ours, &bare].into_iter().zip(&mut times) {
+                times.push(Running::start(&built.program)?.took.as_secs_f64() * 1e3);
+            }
+        }
+        let [value, anchor] = times.map(median);
+        figure("start_ms", "ms to the first 200", value, anchor);
+    }
+    for (name, connections) in [("rss_idle_mb", 0), ("rss_64_mb", CONNECTIONS)] {
+        if asked.wants(name) {
+            let [value, anchor] = [&ours, &bare].map(|built| resident(&built.program, connections));
+            figure(name, "MiB", value?, anchor?);
+        }
+    }
+    figure("build_s", "s, clean, for release", ours.seconds, bare.seconds);
+    let size = |built: &Built| Ok::<_, std::io::Error>(fs::metadata(&built.program)?.len() as f64);
+    figure("binary_mb", "MiB, with symbols", size(&ours)? / MIB, size(&bare)? / MIB);
+    Ok(())
+}
+
+fn hello(folder: &Path) -> Outcome<Built> {
+    let target = folder.join("hello");
+    let mut cargo = cargo(&target);
+    cargo.args(["-p", "chassis", "--example", "hello"]);
+    Ok(Built { seconds: timed(&mut cargo)?, program: target.join("release/examples/hello") })
+}
+
+fn bare(folder: &Path) -> Outcome<Built> {
+    let package = folder.join("bare");
+    fs::create_dir_all(package.join("src"))?;
+    fs::write(package.join("src/main.rs"), BARE)?;
+    fs::write(package.join("Cargo.toml"), BARE_MANIFEST)?;
+    // The same versions.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
+    fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock"))?;
+    let target = folder.join("bare-target");
+    let mut cargo = cargo(&target);
+    cargo.arg("--manifest-path").arg(package.join("Cargo.toml"));
+    Ok(Built { seconds: timed(&mut cargo)?, program: target.join("release/bare") })
+}
+
+fn cargo(target: &Path) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--release", "--target-dir"]).arg(target);
+    cargo
+}
+
+fn timed(cargo: &mut Command) -> Outcome<f64> {
+    let started = Instant::now();
+    match cargo.status()? {
+        status if status.success() => Ok(started.elapsed().as_secs_f64()),
+        status => Err(format!("cargo build: {status}").into()),
+    }
+}
+
+/// Memory after one request, or under load from so many connections.
+fn resident(program: &Path, connections: usize) -> Outcome<f64> {
+    let running = Running::start(program)?;
+    if connections > 0 {
+        requests(running.address, connections, &Until::Elapsed(Duration::from_secs(3)))?;
+    }
+    crate::child::resident_mib(running.child.id())
+}
+
+/// A program that has answered once.
+struct Running {
+    child: Child,
+    address: SocketAddr,
+    took: Duration,
+}
+
+impl Running {
+    fn start(program: &Path) -> Outcome<Running> {
+        // Known beforehand: reading it from the log would measure the log.
+        let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+        let (http, admin) = (free()?, free()?);
+        let started = Instant::now();
+        let child = Command::new(program)
+            .env("HTTP__PORT", http.port().to_string())
+            .env("ADMIN__PORT", admin.port().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut running = Running { child, address: http, took: Duration::ZERO };
+        while !answers(http).unwrap_or(false) {
+            if started.elapsed() > SOON {
+                return Err(format!("{} does not answer", program.display()).into());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        running.took = started.elapsed();
+        Ok(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn answers(address: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(b"GET /orders/7 HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    Ok(&head == b"HTTP/1.1 200")
+}
