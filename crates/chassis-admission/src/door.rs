@@ -126,6 +126,23 @@ impl Door {
         }
     }
 
+    /// Whether a call is sampled whatever its trace says: what is exempt never is, for a collector
+    /// full of probes is of no use, and what a trusted caller wants to look at always is. `asked`
+    /// is what [`FORCE_TRACE`](chassis_core::propagation::FORCE_TRACE) says; `None` leaves it to
+    /// the trace.
+    #[must_use]
+    pub fn sampled(
+        &self,
+        priority: Option<Priority>,
+        asked: Option<&str>,
+        peer: Option<IpAddr>,
+    ) -> Option<bool> {
+        if priority.is_none() {
+            return Some(false);
+        }
+        (matches!(asked, Some("1" | "true")) && self.trusts(peer)).then_some(true)
+    }
+
     /// Asks to let a call in; `None` is the priority of one that is exempt.
     ///
     /// # Errors
@@ -215,6 +232,12 @@ struct Unpaid {
 }
 
 impl Pass {
+    /// Whether [`pay`](Pass::pay) has anything to do.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        self.unpaid.is_some()
+    }
+
     /// Pays for the call where the rate limit is shared; to be awaited before the handler runs.
     /// At once where it is not shared or tokens are in hand. Dropping the future may lose a
     /// token; it never makes one.
@@ -282,6 +305,24 @@ mod tests {
         assert_eq!(door.priority(critical, Some("normal"), THEM), Some(Normal));
         assert_eq!(door.priority(critical, None, THEM), Some(Critical));
         assert_eq!(door.priority(RoutePriority::Exempt, Some("sheddable"), THEM), None);
+    }
+
+    #[test]
+    fn probes_are_never_sampled_and_a_trace_is_forced_by_who_is_trusted() {
+        let door = door(&config());
+        let normal = Some(Priority::Normal);
+        for (priority, asked, peer, expected) in [
+            (normal, None, US, None),
+            (normal, Some("1"), US, Some(true)),
+            (normal, Some("true"), US, Some(true)),
+            (normal, Some("0"), US, None),
+            (normal, Some("1"), THEM, None),
+            (normal, Some("1"), None, None),
+            (None, None, THEM, Some(false)),
+            (None, Some("1"), US, Some(false)),
+        ] {
+            assert_eq!(door.sampled(priority, asked, peer), expected, "{asked:?} {peer:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

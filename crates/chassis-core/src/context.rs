@@ -56,7 +56,7 @@ pub struct Context(Arc<Inner>);
 struct Inner {
     env: Env,
     trace: TraceContext,
-    request_id: Option<Arc<str>>,
+    request_id: RequestId,
     deadline: Option<Deadline>,
     principal: Option<Arc<str>>,
     tenant: Option<Arc<str>>,
@@ -64,14 +64,23 @@ struct Inner {
     baggage: Baggage,
 }
 
+/// The id of a request. One that is made here is that of the trace, and costs no memory.
+#[derive(Clone)]
+pub(crate) enum RequestId {
+    /// Background work has none.
+    None,
+    Given(Arc<str>),
+    OfTrace([u8; 32]),
+}
+
 impl Context {
     /// A context for work that no call caused: a new root trace, no deadline.
     #[must_use]
     pub fn background(env: &Env) -> Context {
-        Context::new(env, TraceContext::root(env.sample_head()), None)
+        Context::new(env, TraceContext::root(env.sample_head()), RequestId::None)
     }
 
-    pub(crate) fn new(env: &Env, trace: TraceContext, request_id: Option<Arc<str>>) -> Context {
+    pub(crate) fn new(env: &Env, trace: TraceContext, request_id: RequestId) -> Context {
         Context(Arc::new(Inner {
             env: env.clone(),
             trace,
@@ -108,24 +117,24 @@ impl Context {
         CURRENT.scope(self, future)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Inner)) -> Context {
-        let mut inner = Inner::clone(&self.0);
-        change(&mut inner);
-        Context(Arc::new(inner))
+    /// Changes it where it is if nobody else has it.
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Context {
+        change(Arc::make_mut(&mut self.0));
+        self
     }
 
     /// The same call one span deeper: for an outgoing call, a publish, a step. Its parent is
     /// the span of `tracing` that the code is inside of, if that is exported, or the call.
     #[must_use]
     pub fn child(&self) -> Context {
-        self.change(|inner| inner.trace = deeper(&inner.trace))
+        self.clone().change(|inner| inner.trace = deeper(&inner.trace))
     }
 
     /// The same call one span deeper with at most this deadline: [`Context::child`] and
     /// [`Context::with_deadline`] in one step, which every outgoing call takes.
     #[must_use]
     pub fn child_until(&self, deadline: Deadline) -> Context {
-        self.change(|inner| {
+        self.clone().change(|inner| {
             inner.trace = deeper(&inner.trace);
             inner.deadline = Some(inner.deadline.map_or(deadline, |old| old.min(deadline)));
         })
@@ -133,13 +142,22 @@ impl Context {
 
     /// The same call in another place of a trace.
     #[must_use]
-    pub fn with_trace(&self, trace: TraceContext) -> Context {
+    pub fn with_trace(self, trace: TraceContext) -> Context {
         self.change(|inner| inner.trace = trace)
+    }
+
+    /// The same call, sampled or not whatever its trace said until now.
+    #[must_use]
+    pub fn with_sampled(self, sampled: bool) -> Context {
+        if self.trace().sampled == sampled {
+            return self;
+        }
+        self.change(|inner| inner.trace.sampled = sampled)
     }
 
     /// The same call with at most this deadline: an earlier one stays.
     #[must_use]
-    pub fn with_deadline(&self, deadline: Deadline) -> Context {
+    pub fn with_deadline(self, deadline: Deadline) -> Context {
         self.change(|inner| {
             inner.deadline = Some(inner.deadline.map_or(deadline, |old| old.min(deadline)));
         })
@@ -147,37 +165,37 @@ impl Context {
 
     /// The same call without a deadline, for work that must go on after the caller left.
     #[must_use]
-    pub fn without_deadline(&self) -> Context {
+    pub fn without_deadline(self) -> Context {
         self.change(|inner| inner.deadline = None)
     }
 
     /// The same call under this request id.
     #[must_use]
-    pub fn with_request_id(&self, id: impl Into<Arc<str>>) -> Context {
-        self.change(|inner| inner.request_id = Some(id.into()))
+    pub fn with_request_id(self, id: impl Into<Arc<str>>) -> Context {
+        self.change(|inner| inner.request_id = RequestId::Given(id.into()))
     }
 
     /// The same call by this caller.
     #[must_use]
-    pub fn with_principal(&self, principal: Arc<str>) -> Context {
+    pub fn with_principal(self, principal: Arc<str>) -> Context {
         self.change(|inner| inner.principal = Some(principal))
     }
 
     /// The same call for this tenant.
     #[must_use]
-    pub fn with_tenant(&self, tenant: Arc<str>) -> Context {
+    pub fn with_tenant(self, tenant: Arc<str>) -> Context {
         self.change(|inner| inner.tenant = Some(tenant))
     }
 
     /// The same call with this priority, which the calls that it makes have too.
     #[must_use]
-    pub fn with_priority(&self, priority: Priority) -> Context {
+    pub fn with_priority(self, priority: Priority) -> Context {
         self.change(|inner| inner.priority = priority)
     }
 
     /// The same call with this baggage, which goes on to whatever it calls.
     #[must_use]
-    pub fn with_baggage(&self, baggage: Baggage) -> Context {
+    pub fn with_baggage(self, baggage: Baggage) -> Context {
         self.change(|inner| inner.baggage = baggage)
     }
 
@@ -196,7 +214,11 @@ impl Context {
     /// The request id; empty for background work.
     #[must_use]
     pub fn request_id(&self) -> &str {
-        self.0.request_id.as_deref().unwrap_or_default()
+        match &self.0.request_id {
+            RequestId::None => "",
+            RequestId::Given(id) => id,
+            RequestId::OfTrace(hex) => std::str::from_utf8(hex).unwrap_or_default(),
+        }
     }
 
     /// Who is calling, where that is known.
@@ -261,7 +283,7 @@ mod tests {
     async fn the_deadline_only_shrinks() {
         let ctx = Context::background(&Env::test("t"));
         let near = ctx.with_deadline(Deadline::after(Duration::from_secs(1)));
-        let far = near.with_deadline(Deadline::after(Duration::from_secs(60)));
+        let far = near.clone().with_deadline(Deadline::after(Duration::from_secs(60)));
         assert_eq!(far.deadline(), near.deadline());
     }
 

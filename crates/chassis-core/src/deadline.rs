@@ -60,7 +60,7 @@ impl Deadline {
     /// [`Code::DeadlineExceeded`](crate::Code::DeadlineExceeded), marked as not sent: whoever
     /// checks first has not begun.
     pub fn check(self) -> Result<()> {
-        if self.is_expired() { Err(exceeded().not_sent()) } else { Ok(()) }
+        if self.is_expired() { Err(Deadline::exceeded().not_sent()) } else { Ok(()) }
     }
 
     /// Runs a future until the deadline. Dropping this future drops the inner one.
@@ -69,12 +69,14 @@ impl Deadline {
     /// [`Code::DeadlineExceeded`](crate::Code::DeadlineExceeded) when the time ran out; the
     /// work may have happened all the same.
     pub async fn run<F: Future>(self, future: F) -> Result<F::Output> {
-        tokio::time::timeout_at(self.0, future).await.map_err(|_| exceeded())
+        tokio::time::timeout_at(self.0, future).await.map_err(|_| Deadline::exceeded())
     }
-}
 
-fn exceeded() -> Error {
-    Error::deadline_exceeded("DEADLINE_EXCEEDED", "the deadline of the call has passed")
+    /// What [`run`](Deadline::run) fails with, for whoever watches the time in another way.
+    #[must_use]
+    pub fn exceeded() -> Error {
+        Error::deadline_exceeded("DEADLINE_EXCEEDED", "the deadline of the call has passed")
+    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! The deadline is not among them: HTTP, gRPC and messages each have their own way to write
 //! the time that is left.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
-use crate::{Baggage, Context, Env, Priority, TraceContext, trace};
+use crate::{Baggage, Context, Env, Priority, TraceContext, context::RequestId, trace};
 
 /// W3C trace parent.
 pub const TRACEPARENT: &str = "traceparent";
@@ -21,6 +21,10 @@ pub const REQUEST_ID: &str = "x-request-id";
 /// from may say that a call can be left out, but only some may say that it is critical, and a
 /// server knows them. [`extract_from_within`] believes it.
 pub const PRIORITY: &str = "x-request-priority";
+/// `1` or `true` asks a server to sample the trace of this call, to look into one that goes wrong.
+/// It is obeyed where its caller is trusted, is not passed on, and is not needed further down:
+/// what follows is sampled because its parent is. After Envoy's `x-envoy-force-trace`.
+pub const FORCE_TRACE: &str = "x-force-trace";
 
 /// Longest request id that is accepted from outside, in bytes.
 const MAX_REQUEST_ID: usize = 128;
@@ -43,11 +47,11 @@ pub fn extract<'a, T: Into<Cow<'a, str>>>(env: &Env, get: impl Fn(&str) -> Optio
         }
         None => TraceContext::root(env.sample_head()),
     };
-    let request_id: Arc<str> = match get(REQUEST_ID).filter(|id| is_sane(id)) {
-        Some(id) => id.into(),
-        None => trace.trace_id.to_string().into(),
+    let request_id = match get(REQUEST_ID).filter(|id| is_sane(id)) {
+        Some(id) => RequestId::Given(id.into()),
+        None => RequestId::OfTrace(trace.trace_id.hex()),
     };
-    let context = Context::new(env, trace, Some(request_id));
+    let context = Context::new(env, trace, request_id);
     match get(BAGGAGE) {
         Some(baggage) => context.with_baggage(Baggage::parse(&baggage)),
         None => context,

@@ -51,6 +51,17 @@ macro_rules! id {
                 (bytes != [0; $bytes]).then_some(Self(bytes))
             }
 
+            /// As lower-case hex.
+            pub(crate) fn hex(self) -> [u8; $bytes * 2] {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                let mut text = [0u8; $bytes * 2];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    pair[0] = HEX[usize::from(byte >> 4)];
+                    pair[1] = HEX[usize::from(byte & 15)];
+                }
+                text
+            }
+
             /// The id as bytes, most significant first.
             #[must_use]
             pub fn to_bytes(self) -> [u8; $bytes] {
@@ -60,13 +71,7 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                let mut text = [0u8; $bytes * 2];
-                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-                    pair[0] = HEX[usize::from(byte >> 4)];
-                    pair[1] = HEX[usize::from(byte & 15)];
-                }
-                f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+                f.write_str(std::str::from_utf8(&self.hex()).unwrap_or_default())
             }
         }
 
@@ -291,9 +296,10 @@ impl Span {
     /// Begins the span that the context's ids name.
     pub fn start(ctx: &Context, kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Span {
         let trace = ctx.trace();
-        let Some(sink) = ctx.env().span_sink().filter(|_| trace.sampled) else {
+        if !trace.sampled {
             return Span(None);
-        };
+        }
+        let Some(sink) = ctx.env().span_sink() else { return Span(None) };
         Span(Some(Box::new(Recording {
             record: SpanRecord {
                 service: ctx.env().info().name.clone(),

@@ -5,69 +5,129 @@
 
 use std::{
     fmt::{self, Write as _},
+    ops::Range,
     time::SystemTime,
 };
 
 use tracing::{Level, field::Field};
 
-/// The fields of an event or a span, as they were recorded.
-#[derive(Clone, Debug, Default)]
+use crate::{SpanId, TraceId};
+
+/// The fields of an event or a span, as they were recorded. Their values stand one behind the
+/// other in one text, so that a line costs no memory of its own once the text has grown.
+#[derive(Debug, Default)]
 pub(super) struct Fields {
-    pub message: String,
-    pub others: Vec<(&'static str, FieldValue)>,
+    text: String,
+    message: Range<usize>,
+    others: Vec<Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    name: &'static str,
+    /// Where its value stands.
+    at: Range<usize>,
+    /// A number or a boolean, ready to print.
+    is_plain: bool,
 }
 
 /// A value with the JSON type that it will have.
-#[derive(Clone, Debug)]
-pub(super) enum FieldValue {
-    Text(String),
+#[derive(Clone, Copy, Debug)]
+pub(super) enum FieldValue<'a> {
+    Text(&'a str),
     /// A number or a boolean, ready to print.
-    Plain(String),
+    Plain(&'a str),
 }
 
 impl Fields {
-    fn put(&mut self, field: &Field, value: FieldValue) {
-        match (field.name(), value) {
-            ("message", FieldValue::Text(text) | FieldValue::Plain(text)) => self.message = text,
-            (name, value) => self.set(name, value),
+    /// Writes a value; the later one of a name wins.
+    fn write(&mut self, name: &'static str, is_plain: bool, value: fmt::Arguments<'_>) {
+        let start = self.text.len();
+        let _ = self.text.write_fmt(value);
+        let at = start..self.text.len();
+        if name == "message" {
+            self.message = at;
+            return;
+        }
+        let entry = Entry { name, at, is_plain };
+        match self.others.iter_mut().find(|known| known.name == name) {
+            Some(known) => *known = entry,
+            None => self.others.push(entry),
         }
     }
 
     /// Sets a field; the later value wins.
-    pub(super) fn set(&mut self, name: &'static str, value: FieldValue) {
-        match self.others.iter_mut().find(|(known, _)| *known == name) {
-            Some(entry) => entry.1 = value,
-            None => self.others.push((name, value)),
+    pub(super) fn set(&mut self, name: &'static str, value: FieldValue<'_>) {
+        match value {
+            FieldValue::Text(text) => self.write(name, false, format_args!("{text}")),
+            FieldValue::Plain(text) => self.write(name, true, format_args!("{text}")),
         }
+    }
+
+    /// Takes over the fields of a span, without its message.
+    pub(super) fn extend(&mut self, other: &Fields) {
+        other.iter().for_each(|(name, value)| self.set(name, value));
+    }
+
+    /// Shows something else in place of the values of some fields.
+    pub(super) fn hide(&mut self, shown: &'static str, hides: impl Fn(&str) -> bool) {
+        let mut at = None;
+        for entry in self.others.iter_mut().filter(|entry| hides(entry.name)) {
+            entry.is_plain = false;
+            entry.at = at
+                .get_or_insert_with(|| {
+                    let start = self.text.len();
+                    self.text.push_str(shown);
+                    start..self.text.len()
+                })
+                .clone();
+        }
+    }
+
+    /// Forgets everything but at most this much of its memory.
+    pub(super) fn clear(&mut self, kept: usize) {
+        self.text.clear();
+        self.text.shrink_to(kept);
+        self.message = 0..0;
+        self.others.clear();
+    }
+
+    fn message(&self) -> &str {
+        &self.text[self.message.clone()]
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&'static str, FieldValue<'_>)> {
+        self.others.iter().map(|Entry { name, at, is_plain }| {
+            let text = &self.text[at.clone()];
+            (*name, if *is_plain { FieldValue::Plain(text) } else { FieldValue::Text(text) })
+        })
     }
 }
 
 impl tracing::field::Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, FieldValue::Text(format!("{value:?}")));
+        self.write(field.name(), false, format_args!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, FieldValue::Text(value.to_owned()));
+        self.write(field.name(), false, format_args!("{value}"));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, FieldValue::Plain(value.to_string()));
+        self.write(field.name(), true, format_args!("{value}"));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, FieldValue::Plain(value.to_string()));
+        self.write(field.name(), true, format_args!("{value}"));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, FieldValue::Plain(value.to_string()));
+        self.write(field.name(), true, format_args!("{value}"));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no NaN and no infinity.
-        let plain = value.is_finite();
-        let text = value.to_string();
-        self.put(field, if plain { FieldValue::Plain(text) } else { FieldValue::Text(text) });
+        self.write(field.name(), value.is_finite(), format_args!("{value}"));
     }
 }
 
@@ -78,8 +138,45 @@ pub(super) struct Head<'a> {
     pub target: &'a str,
     /// Name and version of the service.
     pub service: (&'a str, &'a str),
-    /// Ids of the ambient context, by field name.
-    pub ids: &'a [(&'static str, String)],
+    pub ids: Ids<'a>,
+}
+
+/// The ids of the ambient context, as far as there are any.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ids<'a> {
+    pub trace: Option<(TraceId, SpanId)>,
+    pub request: Option<&'a str>,
+    pub principal: Option<&'a str>,
+    pub tenant: Option<&'a str>,
+}
+
+impl Ids<'_> {
+    fn have(&self, name: &str) -> bool {
+        match name {
+            "trace_id" | "span_id" => self.trace.is_some(),
+            "request_id" => self.request.is_some(),
+            "enduser.id" => self.principal.is_some(),
+            "tenant.id" => self.tenant.is_some(),
+            _ => false,
+        }
+    }
+
+    fn json(&self, out: &mut String) {
+        if let Some((trace, span)) = self.trace {
+            let _ = write!(out, ",\"trace_id\":\"{trace}\",\"span_id\":\"{span}\"");
+        }
+        let others = [
+            (",\"request_id\":", self.request),
+            (",\"enduser.id\":", self.principal),
+            (",\"tenant.id\":", self.tenant),
+        ];
+        for (name, id) in others {
+            if let Some(id) = id {
+                out.push_str(name);
+                json_text(out, id);
+            }
+        }
+    }
 }
 
 /// What every line says of itself. A field of that name is shown as `field.<name>`, because
@@ -95,23 +192,19 @@ pub(super) fn json(out: &mut String, head: &Head<'_>, fields: &Fields) {
         humantime::format_rfc3339_micros(head.time),
         head.level
     );
-    json_text(out, &fields.message);
+    json_text(out, fields.message());
     out.push_str(",\"target\":");
     json_text(out, head.target);
     out.push_str(",\"service.name\":");
     json_text(out, head.service.0);
     out.push_str(",\"service.version\":");
     json_text(out, head.service.1);
-    for (name, value) in head.ids {
-        json_name(out, name);
-        json_text(out, value);
-    }
-    for (name, value) in &fields.others {
-        if OWN.contains(name) || head.ids.iter().any(|(id, _)| id == name) {
-            json_name(out, &format!("field.{name}"));
-        } else {
-            json_name(out, name);
-        }
+    head.ids.json(out);
+    for (name, value) in fields.iter() {
+        let is_taken = OWN.contains(&name) || head.ids.have(name);
+        out.push_str(if is_taken { ",\"field." } else { ",\"" });
+        json_inside(out, name);
+        out.push_str("\":");
         match value {
             FieldValue::Text(text) => json_text(out, text),
             FieldValue::Plain(text) => out.push_str(text),
@@ -120,14 +213,19 @@ pub(super) fn json(out: &mut String, head: &Head<'_>, fields: &Fields) {
     out.push_str("}\n");
 }
 
-fn json_name(out: &mut String, name: &str) {
-    out.push(',');
-    json_text(out, name);
-    out.push(':');
-}
-
 fn json_text(out: &mut String, text: &str) {
     out.push('"');
+    json_inside(out, text);
+    out.push('"');
+}
+
+/// What stands between quotes.
+fn json_inside(out: &mut String, text: &str) {
+    // Nearly all text has nothing to escape.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        out.push_str(text);
+        return;
+    }
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
@@ -141,7 +239,6 @@ fn json_text(out: &mut String, text: &str) {
             c => out.push(c),
         }
     }
-    out.push('"');
 }
 
 /// Appends a line for people: time, level, service, message, fields, short trace id.
@@ -161,16 +258,17 @@ pub(super) fn text(out: &mut String, head: &Head<'_>, fields: &Fields, colour: b
         "{dim}{clock}{plain} {paint}{level}{plain} {dim}{:<12}{plain} ",
         head.service.0
     );
-    visible(out, &fields.message);
-    for (name, value) in &fields.others {
+    visible(out, fields.message());
+    for (name, value) in fields.iter() {
         let _ = write!(out, " {dim}{name}={plain}");
         match value {
             FieldValue::Text(text) => visible(out, text),
             FieldValue::Plain(text) => out.push_str(text),
         }
     }
-    if let Some((_, trace)) = head.ids.iter().find(|(name, _)| *name == "trace_id") {
-        let _ = write!(out, " {dim}trace={}{plain}", trace.get(..8).unwrap_or(trace));
+    if let Some((trace, _)) = head.ids.trace {
+        let [a, b, c, d, ..] = trace.to_bytes();
+        let _ = write!(out, " {dim}trace={a:02x}{b:02x}{c:02x}{d:02x}{plain}");
     }
     out.push('\n');
 }
@@ -189,7 +287,21 @@ fn visible(out: &mut String, text: &str) {
 mod tests {
     use super::*;
 
-    fn head<'a>(ids: &'a [(&'static str, String)]) -> Head<'a> {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+    fn traced() -> Ids<'static> {
+        let trace = (TraceId::parse(TRACE).unwrap(), SpanId::parse("b7ad6b7169203331").unwrap());
+        Ids { trace: Some(trace), ..Ids::default() }
+    }
+
+    fn fields(message: &str, others: &[(&'static str, FieldValue<'_>)]) -> Fields {
+        let mut fields = Fields::default();
+        fields.set("message", FieldValue::Text(message));
+        others.iter().for_each(|(name, value)| fields.set(name, *value));
+        fields
+    }
+
+    fn head(ids: Ids<'_>) -> Head<'_> {
         Head {
             time: SystemTime::UNIX_EPOCH,
             level: Level::INFO,
@@ -202,53 +314,82 @@ mod tests {
     #[test]
     fn json_holds_any_text_in_one_line() {
         let nasty = "a\"b\\c\nd\re\tf\u{1b}[31mg\u{0}é\u{85}";
-        let fields = Fields {
-            message: nasty.to_owned(),
-            others: vec![
-                ("n", FieldValue::Plain("3".into())),
-                ("t", FieldValue::Text(nasty.into())),
-            ],
-        };
-        let ids = [("trace_id", "abc".to_owned())];
+        let fields =
+            fields(nasty, &[("n", FieldValue::Plain("3")), ("t", FieldValue::Text(nasty))]);
+        let ids = Ids { request: Some(nasty), ..traced() };
         let mut out = String::new();
-        json(&mut out, &head(&ids), &fields);
+        json(&mut out, &head(ids), &fields);
         assert_eq!(out.matches('\n').count(), 1);
         assert!(!out.trim_end().chars().any(char::is_control), "{out:?}");
         let line: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(line["message"], nasty);
         assert_eq!(line["t"], nasty);
         assert_eq!(line["n"], 3);
-        assert_eq!(line["trace_id"], "abc");
+        assert_eq!(line["trace_id"], TRACE);
+        assert_eq!(line["request_id"], nasty);
         assert_eq!(line["timestamp"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(line["service.name"], "items");
     }
 
     #[test]
     fn a_field_named_like_a_standard_one_is_set_apart() {
-        let value = |text: &str| FieldValue::Text(text.to_owned());
-        let fields = Fields {
-            message: "m".to_owned(),
-            others: vec![("level", value("9")), ("target", value("x")), ("trace_id", value("b"))],
-        };
+        let value = FieldValue::Text;
+        let fields =
+            fields("m", &[("level", value("9")), ("target", value("x")), ("trace_id", value("b"))]);
         let mut out = String::new();
-        json(&mut out, &head(&[("trace_id", "a".to_owned())]), &fields);
+        json(&mut out, &head(traced()), &fields);
         for key in ["level", "target", "trace_id"] {
             assert_eq!(out.matches(&format!("\"{key}\":")).count(), 1, "{out}");
         }
         let line: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!((&line["level"], &line["field.level"]), (&"INFO".into(), &"9".into()));
-        assert_eq!((&line["trace_id"], &line["field.trace_id"]), (&"a".into(), &"b".into()));
+        assert_eq!((&line["trace_id"], &line["field.trace_id"]), (&TRACE.into(), &"b".into()));
         // Where the line has no trace of its own, the field has the name for itself.
         let mut out = String::new();
-        json(&mut out, &head(&[]), &fields);
+        json(&mut out, &head(Ids::default()), &fields);
         assert!(out.contains("\"trace_id\":\"b\""), "{out}");
+    }
+
+    #[test]
+    fn what_is_hidden_is_nowhere_in_the_line() {
+        let mut fields = fields(
+            "m",
+            &[
+                ("a", FieldValue::Text("s1")),
+                ("n", FieldValue::Plain("42")),
+                ("b", FieldValue::Text("s2")),
+            ],
+        );
+        fields.hide("***", |name| name != "a");
+        let mut out = String::new();
+        json(&mut out, &head(Ids::default()), &fields);
+        let line: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(
+            (&line["a"], &line["n"], &line["b"]),
+            (&"s1".into(), &"***".into(), &"***".into())
+        );
+        assert!(!out.contains("42") && !out.contains("s2"), "{out}");
+    }
+
+    #[test]
+    fn nothing_of_one_line_stands_in_the_next() {
+        let mut fields = fields("first", &[("a", FieldValue::Text("1"))]);
+        fields.clear(1024);
+        fields.set("b", FieldValue::Plain("2"));
+        let mut out = String::new();
+        json(&mut out, &head(Ids::default()), &fields);
+        let line: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(
+            (&line["message"], &line["a"], &line["b"]),
+            (&"".into(), &serde_json::Value::Null, &2.into())
+        );
     }
 
     #[test]
     fn text_cannot_forge_a_line_or_colour_a_terminal() {
         let mut out = String::new();
-        let fields = Fields { message: "a\n\u{1b}[31mb".to_owned(), others: Vec::new() };
-        text(&mut out, &head(&[]), &fields, false);
-        assert_eq!(out, "00:00:00.000  INFO items        a\\n\\u{1b}[31mb\n");
+        let fields = fields("a\n\u{1b}[31mb", &[]);
+        text(&mut out, &head(traced()), &fields, false);
+        assert_eq!(out, "00:00:00.000  INFO items        a\\n\\u{1b}[31mb trace=0af76519\n");
     }
 }

@@ -5,13 +5,13 @@ use std::{borrow::Cow, cell::RefCell, sync::Arc, time::SystemTime};
 use parking_lot::RwLock;
 
 use tracing::{
-    Event, Subscriber,
+    Event, Metadata, Subscriber,
     span::{Attributes, Id, Record},
 };
 use tracing_subscriber::{Layer, layer, registry::LookupSpan};
 
 use super::{
-    format::{self, FieldValue, Fields, Head},
+    format::{self, FieldValue, Fields, Head, Ids},
     redact::Redact,
     repeats::{Repeat, Repeats},
     spans::Exported,
@@ -69,7 +69,23 @@ const LEFT_OUT: &str = "log.left_out";
 const KEPT: usize = 16 * 1024;
 
 thread_local! {
-    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What a thread keeps between lines, so that a line costs no memory of its own.
+#[derive(Default)]
+struct Scratch {
+    line: String,
+    fields: Fields,
+}
+
+impl Scratch {
+    fn clear(&mut self) {
+        self.line.clear();
+        // One long line must not hold its memory for as long as the thread lives.
+        self.line.shrink_to(KEPT);
+        self.fields.clear(KEPT);
+    }
 }
 
 impl LogLayer {
@@ -106,53 +122,61 @@ impl LogLayer {
     /// `span_of` says which exported span of a call the event happened in.
     fn write(
         &self,
-        line: &mut String,
+        scratch: &mut Scratch,
         event: &Event<'_>,
-        mut fields: Fields,
         span_of: &dyn Fn(SpanId) -> Option<SpanId>,
     ) {
-        event.record(&mut fields);
+        let Scratch { line, fields } = scratch;
+        event.record(fields);
         if let Some(redact) = &self.redact {
-            for (name, value) in &mut fields.others {
-                if redact.hides(name) {
-                    *value = FieldValue::Text(Redact::SHOWN.to_owned());
-                }
-            }
+            fields.hide(Redact::SHOWN, |name| redact.hides(name));
         }
         let metadata = event.metadata();
-        let (service, ids) = Context::with_current(|ctx| {
+        let with_context = Context::with_current(|ctx| {
             let info = ctx.env().info();
-            let mut ids = Vec::with_capacity(5);
-            // Background work has a trace of its own, which says nothing until it is passed on.
-            if !ctx.request_id().is_empty() || ctx.trace().parent.is_some() {
-                ids.push(("trace_id", ctx.trace().trace_id.to_string()));
-                let call = ctx.trace().span_id;
-                ids.push(("span_id", span_of(call).unwrap_or(call).to_string()));
-            }
-            if !ctx.request_id().is_empty() {
-                ids.push(("request_id", ctx.request_id().to_owned()));
-            }
-            if let Some(principal) = ctx.principal() {
-                ids.push(("enduser.id", principal.to_owned()));
-            }
-            if let Some(tenant) = ctx.tenant() {
-                ids.push(("tenant.id", tenant.to_owned()));
-            }
-            ((info.name.clone(), info.version.clone()), ids)
-        })
-        .unwrap_or_else(|| (self.residents.only(), Vec::new()));
+            let service = (&*info.name, &*info.version);
+            self.format(line, metadata, service, ids(ctx, span_of), fields);
+        });
+        if with_context.is_none() {
+            let (name, version) = self.residents.only();
+            self.format(line, metadata, (&name, &version), Ids::default(), fields);
+        }
+        self.sink.write_line(line.as_bytes());
+    }
+
+    fn format(
+        &self,
+        line: &mut String,
+        metadata: &Metadata<'_>,
+        service: (&str, &str),
+        ids: Ids<'_>,
+        fields: &Fields,
+    ) {
         let head = Head {
             time: SystemTime::now(),
             level: *metadata.level(),
             target: metadata.target(),
-            service: (&service.0, &service.1),
-            ids: &ids,
+            service,
+            ids,
         };
         match self.form {
-            Form::Json => format::json(line, &head, &fields),
-            Form::Text { colour } => format::text(line, &head, &fields, colour),
+            Form::Json => format::json(line, &head, fields),
+            Form::Text { colour } => format::text(line, &head, fields, colour),
         }
-        self.sink.write_line(line.as_bytes());
+    }
+}
+
+fn ids<'a>(ctx: &'a Context, span_of: &dyn Fn(SpanId) -> Option<SpanId>) -> Ids<'a> {
+    let request = Some(ctx.request_id()).filter(|id| !id.is_empty());
+    let trace = ctx.trace();
+    // Background work has a trace of its own, which says nothing until it is passed on.
+    let is_call = request.is_some() || trace.parent.is_some();
+    let span = |call| span_of(call).unwrap_or(call);
+    Ids {
+        trace: is_call.then(|| (trace.trace_id, span(trace.span_id))),
+        request,
+        principal: ctx.principal(),
+        tenant: ctx.tenant(),
     }
 }
 
@@ -172,41 +196,38 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
         if let Some(span) = ctx.span(id)
             && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
         {
-            new.others.into_iter().for_each(|(name, value)| fields.set(name, value));
+            fields.extend(&new);
         }
     }
 
     fn on_event(&self, event: &Event<'_>, ctx: layer::Context<'_, S>) {
         let repeat = self.repeats.as_ref().map(|repeats| repeats.decide(event.metadata()));
-        // The spans' fields from the outermost in, then the event's own: the nearest wins.
-        let mut fields = Fields::default();
-        match repeat {
+        let left_out = match repeat {
             Some(Repeat::LeaveOut) => return,
-            Some(Repeat::Write { left_out }) if left_out > 0 => {
-                fields.set(LEFT_OUT, FieldValue::Plain(left_out.to_string()));
-            }
-            _ => {}
-        }
+            Some(Repeat::Write { left_out }) => left_out,
+            None => 0,
+        };
         let span_of = |call| {
             let mut scope = ctx.event_scope(event)?;
             scope.find_map(|span| span.extensions().get::<Exported>()?.within(call))
         };
-        if let Some(scope) = ctx.event_scope(event) {
-            for span in scope.from_root() {
+        let write = |scratch: &mut Scratch| {
+            if left_out > 0 {
+                scratch.fields.set(LEFT_OUT, FieldValue::Plain(&left_out.to_string()));
+            }
+            // The spans' fields from the outermost in, then the event's own: the nearest wins.
+            for span in ctx.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
                 if let Some(known) = span.extensions().get::<Fields>() {
-                    known.others.iter().for_each(|(name, value)| fields.set(name, value.clone()));
+                    scratch.fields.extend(known);
                 }
             }
-        }
-        LINE.with(|line| match line.try_borrow_mut() {
-            Ok(mut line) => {
-                self.write(&mut line, event, fields, &span_of);
-                line.clear();
-                // One long line must not hold its memory for as long as the thread lives.
-                line.shrink_to(KEPT);
-            }
-            // A field whose Debug logs: it gets a buffer of its own.
-            Err(_) => self.write(&mut String::new(), event, fields, &span_of),
+            self.write(scratch, event, &span_of);
+            scratch.clear();
+        };
+        SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+            Ok(mut scratch) => write(&mut scratch),
+            // A field whose Debug logs: it gets memory of its own.
+            Err(_) => write(&mut Scratch::default()),
         });
     }
 }

@@ -75,7 +75,7 @@ impl SpanLayer {
         let mut trace = call.child();
         trace.parent = parent.or(Some(call.span_id));
         let place = Place { call: call.span_id, own: trace.span_id };
-        let span = Span::start(&ctx.with_trace(trace), SpanKind::Internal, span.name());
+        let span = Span::start(&ctx.clone().with_trace(trace), SpanKind::Internal, span.name());
         span.is_recording().then_some(Exported { span, place })
     }
 }

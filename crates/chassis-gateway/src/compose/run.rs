@@ -89,7 +89,7 @@ async fn fetch(
     // not take the others with it.
     let left = context.deadline().map(|deadline| deadline.remaining().mul_f64(0.9));
     let deadline = Deadline::after(left.map_or(part.within, |left| left.min(part.within)));
-    let scoped = context.with_deadline(deadline).scope((part.fetch)(request));
+    let scoped = context.clone().with_deadline(deadline).scope((part.fetch)(request));
     let result = match deadline.run(scoped).await {
         Ok(result) => result,
         Err(late) => Err(Error::new(

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chassis_core::{Code, Context, InFlightGuard, Priority, Span, SpanKind};
 use futures_util::FutureExt;
@@ -44,6 +45,8 @@ pub(crate) enum Side {
         peer: Option<SocketAddr>,
         broken_off: BrokenOff,
         shed: bool,
+        slow_after: Duration,
+        slow: bool,
         _in_flight: InFlightGuard,
     },
     /// Whoever made the call will be told how it ended, and says so at its edge.
@@ -78,6 +81,14 @@ impl Record {
         }
     }
 
+    /// Notes that the answer begins. Whether a call is slow is seen by that: the rest of an
+    /// answer may be a stream that is meant to last.
+    pub(crate) fn answers(&mut self) {
+        if let Side::Server { slow_after, slow, .. } = &mut self.side {
+            *slow = !slow_after.is_zero() && self.started.elapsed() >= *slow_after;
+        }
+    }
+
     /// Writes it down. Only the first end counts.
     pub(crate) fn end(&mut self, outcome: &Outcome) {
         if std::mem::replace(&mut self.ended, true) {
@@ -104,14 +115,19 @@ impl Record {
                 self.span.fail(chain.clone());
             }
         }
-        if let Side::Server { peer, shed, .. } = &self.side {
-            let (peer, shed) = (*peer, *shed);
-            let name = self.name.as_str();
-            let priority = self.ctx.priority();
-            let millis = took.as_secs_f64() * 1e3;
+        if let Side::Server { peer, shed, slow, .. } = self.side {
+            let line = Line {
+                name: &self.name,
+                outcome,
+                duration_ms: took.as_secs_f64() * 1e3,
+                peer,
+                priority: self.ctx.priority(),
+                shed,
+                slow,
+            };
             // The log layer takes ids from the ambient context; this may run in
             // a drop far from the call's own scope. It is ready at first poll.
-            let line = async { log(name, outcome, millis, peer, priority, shed) };
+            let line = async { log(line) };
             let _ = self.ctx.clone().scope(line).now_or_never();
         }
     }
@@ -124,17 +140,23 @@ impl Drop for Record {
     }
 }
 
-/// What the caller did is information; what we did is an error.
-fn log(
-    name: &str,
-    outcome: &Outcome,
+/// What the access log says of a call.
+struct Line<'a> {
+    name: &'a str,
+    outcome: &'a Outcome,
     duration_ms: f64,
     peer: Option<SocketAddr>,
     priority: Priority,
-    was_shed: bool,
-) {
+    shed: bool,
+    slow: bool,
+}
+
+/// What the caller did is information; what we did is an error.
+fn log(line: Line<'_>) {
+    let Line { name, outcome, duration_ms, peer, priority, shed: was_shed, slow: was_slow } = line;
     let priority = Some(priority).filter(|it| *it != Priority::Normal).map(Priority::as_str);
     let shed = was_shed.then_some(true);
+    let slow = was_slow.then_some(true);
     let peer = peer.map(tracing::field::display);
     macro_rules! line {
         ($level:ident, $($field:tt)*) => {
@@ -146,17 +168,26 @@ fn log(
                 client.address = peer,
                 priority,
                 shed,
+                slow,
                 $($field)*
             )
         };
     }
     match outcome {
+        Outcome::Ok if was_slow => line!(warn, "{name} OK"),
         Outcome::Ok => line!(info, "{name} OK"),
         Outcome::Failed { code, reason, .. } if was_shed => {
             line!(warn, error.code = code.as_str(), error.reason = reason, "{name} {code}")
         }
         Outcome::Failed { code, reason, chain } if is_our_fault(*code) => line!(
             error,
+            error.code = code.as_str(),
+            error.reason = reason,
+            error = chain,
+            "{name} {code}"
+        ),
+        Outcome::Failed { code, reason, chain } if was_slow => line!(
+            warn,
             error.code = code.as_str(),
             error.reason = reason,
             error = chain,

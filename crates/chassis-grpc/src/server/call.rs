@@ -26,6 +26,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
+use super::config::ServerConfig;
 use super::request::{Asked, BrokenOff};
 use crate::IntoStatus;
 use crate::call::body::Watched;
@@ -44,6 +45,7 @@ pub(super) struct CallsFactory {
     env: Env,
     methods: Arc<Methods>,
     request_timeout: Duration,
+    slow_after: Duration,
     door: Door,
 }
 
@@ -58,7 +60,7 @@ impl CallsFactory {
     pub(super) fn new(
         routes: Routes,
         env: &Env,
-        request_timeout: Duration,
+        config: &ServerConfig,
         door: Door,
     ) -> CallsFactory {
         let family = Family {
@@ -70,7 +72,8 @@ impl CallsFactory {
             routes,
             env: env.clone(),
             methods: Arc::new(Methods::new(env.metrics(), family)),
-            request_timeout,
+            request_timeout: config.request_timeout,
+            slow_after: config.slow_after,
             door,
         }
     }
@@ -108,6 +111,10 @@ impl Calls {
             let asked = text(request.headers(), propagation::PRIORITY);
             door.priority(route_priority(door, &name), asked, peer)
         };
+        let forced = text(request.headers(), propagation::FORCE_TRACE);
+        if let Some(sampled) = door.sampled(priority, forced, peer) {
+            ctx = ctx.with_sampled(sampled);
+        }
         // What the caller said is decided now: nobody behind us may take it for granted.
         request.headers_mut().remove(propagation::PRIORITY);
         if let Some(priority) = priority.filter(|priority| *priority != Priority::Normal) {
@@ -118,6 +125,8 @@ impl Calls {
             peer: self.connect_info.remote_addr,
             broken_off: broken_off.clone(),
             shed: false,
+            slow_after: self.factory.slow_after,
+            slow: false,
             _in_flight: env.in_flight().enter("grpc"),
         };
         let record = Record::begin(ctx.clone(), span, Arc::clone(methods), name, side);
@@ -179,6 +188,7 @@ fn finish(
     asked: Option<Deadline>,
     mut record: Record,
 ) -> Response<Body> {
+    record.answers();
     if let Ok(id) = HeaderValue::from_str(record.ctx.request_id()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }

@@ -92,8 +92,7 @@ impl Server {
             routes = routes.add_service(descriptors::reflection(&descriptors)?);
         }
         let door = door(&self.config, env, self.tokens)?;
-        let timeout = self.config.request_timeout;
-        let calls = CallsFactory::new(routes.prepare(), env, timeout, door);
+        let calls = CallsFactory::new(routes.prepare(), env, &self.config, door);
         Ok(InProcess(calls.connection(peer, None)))
     }
 
@@ -118,8 +117,7 @@ impl Server {
         env.announce(Listener { protocol: "grpc", address: listening.address() });
         ready.ready();
 
-        let timeout = self.config.request_timeout;
-        let calls = CallsFactory::new(routes.prepare(), &env, timeout, door.clone());
+        let calls = CallsFactory::new(routes.prepare(), &env, &self.config, door.clone());
         let service = |peer: &_| PerConnection::new(&calls, peer);
         let http = self.config.http();
         let health = health.follow(env.health().watch(), shutdown.clone());

@@ -24,6 +24,10 @@ pub struct ServerConfig {
     /// nothing. It covers the time to the first byte of the answer. 1ms to 1h.
     #[serde(with = "duration")]
     pub request_timeout: Duration,
+    /// Time to the first byte of an answer from which on the call's line in the access log is a
+    /// warning with `slow`. 0s for none.
+    #[serde(with = "duration")]
+    pub slow_after: Duration,
     /// Connections at a time; more wait to be accepted. 1 to 1000000.
     pub max_connections: usize,
     /// Connections at a time from one address, or from one network of 64 bits with IPv6; those
@@ -57,6 +61,7 @@ impl Default for ServerConfig {
             host: Ipv4Addr::LOCALHOST.into(),
             port: 50051,
             request_timeout: Duration::from_secs(30),
+            slow_after: Duration::from_millis(500),
             max_connections: 10_000,
             max_connections_per_address: 0,
             // The HTTP/2 specification recommends not less than 100.

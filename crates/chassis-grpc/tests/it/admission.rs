@@ -155,3 +155,48 @@ async fn a_caller_that_calls_too_often_is_pushed_back() {
     }
     assert!(refused >= 3, "{refused}");
 }
+
+#[tokio::test]
+async fn probes_leave_no_span_and_who_is_trusted_can_ask_for_one() {
+    let trusting = AdmissionConfig {
+        trusted_peers: vec!["127.0.0.0/8".to_owned()],
+        ..AdmissionConfig::default()
+    };
+    for (admission, spans) in [(AdmissionConfig::default(), 0), (trusting, 1)] {
+        let greeter = Greeter::new(async |_| Ok("done".to_owned()));
+        let server = Running::serve(Server::new(&with(admission), Routes::new(greeter))).await;
+        let mut health = HealthClient::new(server.plain());
+        health.check(HealthCheckRequest::default()).await.unwrap();
+        let mut request = Request::new(hello("x"));
+        for (name, value) in [
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"),
+            ("x-force-trace", "1"),
+        ] {
+            request.metadata_mut().insert(name, value.parse().unwrap());
+        }
+        unary(server.plain(), GREET, request).await.unwrap();
+        // Not sampled by its caller; what is asked for later is, so nothing is still to come.
+        greet(server.plain(), hello("last")).await.unwrap();
+        eventually("the span of the last call", || server.env.captured_spans().len() == spans + 1)
+            .await;
+        assert!(server.env.captured_spans().iter().all(|span| span.name == GREET));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_call_is_a_warning_in_the_log() {
+    let (logs, _guard) = Logs::capture();
+    let greeter = Greeter::new(async |millis: String| {
+        tokio::time::sleep(Duration::from_millis(millis.parse().unwrap())).await;
+        Ok("done".to_owned())
+    });
+    let server = Server::new(&config(), Routes::new(greeter));
+    let service = server.into_service(&Env::test("greeter"), None).unwrap();
+    for millis in ["400", "500"] {
+        unary(service.clone(), GREET, Request::new(hello(millis))).await.unwrap();
+    }
+    let lines = logs.access();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(lines[0].starts_with("INFO ") && !lines[0].contains("slow"), "{lines:#?}");
+    assert!(lines[1].starts_with("WARN ") && lines[1].contains("slow=true"), "{lines:#?}");
+}

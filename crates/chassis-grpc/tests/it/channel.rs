@@ -56,7 +56,7 @@ async fn a_call_by_name_carries_trace_request_id_and_deadline() {
     for (given, most) in [(1.0, 1.0), (60.0, 5.0)] {
         let deadline = Deadline::after(Duration::from_secs_f64(given));
         let call = greet(channel.clone(), hello("x"));
-        let answer = ctx.with_deadline(deadline).scope(call).await.unwrap();
+        let answer = ctx.clone().with_deadline(deadline).scope(call).await.unwrap();
         let (ids, left) = answer.rsplit_once(' ').unwrap();
         assert_eq!(ids, format!("{trace_id} req-3"));
         let left: f64 = left.parse().unwrap();
@@ -211,7 +211,7 @@ async fn a_deadline_that_has_passed_sends_nothing_and_a_near_one_ends_the_call()
     let server = Running::start(greeter).await;
     let endpoints = Endpoints::of([server.address]).await;
     let ctx = Context::background(&Env::test("caller"));
-    let passed = ctx.with_deadline(Deadline::after(Duration::ZERO));
+    let passed = ctx.clone().with_deadline(Deadline::after(Duration::ZERO));
     let call = greet(channel(&endpoints), hello("x"));
     let error = from_status(passed.scope(call).await.unwrap_err());
     assert_eq!(error.code(), Code::DeadlineExceeded);

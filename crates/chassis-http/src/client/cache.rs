@@ -106,7 +106,7 @@ impl Answers {
     ) -> Result<Response<Bytes>> {
         let context = Context::current();
         // The fetch is for all who wait: it has the client's time, not the first caller's.
-        let fetching = context.without_deadline();
+        let fetching = context.clone().without_deadline();
         let client = client.clone();
         let deadline = request.extensions().get::<Deadline>().copied();
         let fetch = move || {

@@ -4,12 +4,12 @@
 //! with the last byte of a streamed one, or when the client goes away and hyper drops the
 //! future in the middle.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
-use chassis_core::{Context, Env, Gauge, InFlightGuard, Priority, Span, SpanKind};
+use chassis_core::{Context, Env, Gauge, InFlightGuard, Priority, Span, SpanKind, propagation};
 use futures_util::FutureExt;
-use http::{Method, StatusCode, Uri};
+use http::{HeaderName, Method, StatusCode, Uri};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -22,6 +22,8 @@ use crate::problem::Cause;
 
 /// The status under which an exchange is counted whose client went away (as nginx has it).
 const CLIENT_CLOSED: u16 = 499;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static(propagation::REQUEST_ID);
 
 /// A request from its head to the end of its answer.
 pub(super) struct Exchange {
@@ -36,6 +38,8 @@ pub(super) struct Exchange {
     cause: Option<Cause>,
     cut: bool,
     shed: bool,
+    slow_after: Duration,
+    slow: bool,
     active: Gauge,
     _in_flight: InFlightGuard,
 }
@@ -45,6 +49,7 @@ impl Exchange {
         env: &Env,
         metrics: &EdgeMetrics,
         route: Arc<RouteMetrics>,
+        slow_after: Duration,
         context: &Context,
         request: &Request,
     ) -> Exchange {
@@ -70,6 +75,8 @@ impl Exchange {
             cause: None,
             cut: false,
             shed: false,
+            slow_after,
+            slow: false,
             active,
             _in_flight: env.in_flight().enter("http"),
         }
@@ -88,9 +95,11 @@ impl Exchange {
     /// Sends the answer on its way; the exchange ends with it.
     pub(super) fn answer(mut self, mut response: Response) -> Response {
         self.status = Some(response.status());
+        // By its head: the rest of an answer may be a stream that is meant to last.
+        self.slow = !self.slow_after.is_zero() && self.started.elapsed() >= self.slow_after;
         self.cause = response.extensions_mut().remove::<Cause>();
         if let Some(id) = request_id(&self.context) {
-            response.headers_mut().insert(chassis_core::propagation::REQUEST_ID, id);
+            response.headers_mut().insert(REQUEST_ID, id);
         }
         // A buffered answer is as good as sent; only a streamed one is worth a wrapper.
         let is_buffered = response.body().size_hint().exact().is_some();
@@ -138,6 +147,7 @@ impl Exchange {
         let reason = error.map(chassis_core::Error::reason);
         let cut = self.cut.then_some(true);
         let shed = self.shed.then_some(true);
+        let slow = self.slow.then_some(true);
         let priority = Some(self.context.priority())
             .filter(|priority| *priority != Priority::Normal)
             .map(Priority::as_str);
@@ -159,6 +169,7 @@ impl Exchange {
                         $($($field).+ = $value,)?
                         priority,
                         shed,
+                        slow,
                         cut,
                     },
                     "{method} {path} {status}"
@@ -169,6 +180,8 @@ impl Exchange {
             access!(WARN);
         } else if status >= 500 {
             access!(ERROR, error.chain = error.map(chassis_core::Error::chain));
+        } else if self.slow {
+            access!(WARN);
         } else {
             access!(INFO);
         }

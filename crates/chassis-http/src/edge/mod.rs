@@ -10,6 +10,7 @@
 //! covers the router's own 404 and 405.
 
 mod admit;
+mod answering;
 mod body;
 mod exchange;
 mod metrics;
@@ -36,8 +37,8 @@ use http_body::Body as _;
 use tower::{Layer, Service};
 
 pub(crate) use self::{admit::body_too_large, metrics::method_label};
-use self::{exchange::Exchange, metrics::EdgeMetrics, panic::CatchPanic};
-use crate::{limit::Tripped, problem::Problem};
+use self::{answering::Answering, exchange::Exchange, metrics::EdgeMetrics};
+use crate::{ServerConfig, limit::Tripped, problem::Problem};
 
 /// The header that carries the time that is left for a call, in milliseconds.
 ///
@@ -56,22 +57,19 @@ pub(crate) struct EdgeLayer(Arc<Shared>);
 struct Shared {
     env: Env,
     request_timeout: Duration,
+    slow_after: Duration,
     body_limit: u64,
     metrics: EdgeMetrics,
     door: Door,
 }
 
 impl EdgeLayer {
-    pub(crate) fn new(
-        env: &Env,
-        request_timeout: Duration,
-        body_limit: u64,
-        door: Door,
-    ) -> EdgeLayer {
+    pub(crate) fn new(env: &Env, config: &ServerConfig, door: Door) -> EdgeLayer {
         EdgeLayer(Arc::new(Shared {
             env: env.clone(),
-            request_timeout,
-            body_limit,
+            request_timeout: config.request_timeout,
+            slow_after: config.slow_after,
+            body_limit: config.body_limit as u64,
             metrics: EdgeMetrics::bind(env.metrics(), door.clone()),
             door,
         }))
@@ -118,12 +116,17 @@ where
             let asked = text(request.headers(), propagation::PRIORITY);
             shared.door.priority(route.priority(), asked, peer)
         };
+        let forced = text(request.headers(), propagation::FORCE_TRACE);
+        if let Some(sampled) = shared.door.sampled(priority, forced, peer) {
+            context = context.with_sampled(sampled);
+        }
         // What the caller said is decided now: nobody behind us may take it for granted.
         request.headers_mut().remove(propagation::PRIORITY);
         if let Some(priority) = priority.filter(|priority| *priority != Priority::Normal) {
             context = context.with_priority(priority);
         }
-        let mut exchange = Exchange::begin(&shared.env, &shared.metrics, route, &context, &request);
+        let Shared { env, metrics, slow_after, .. } = &**shared;
+        let exchange = Exchange::begin(env, metrics, route, *slow_after, &context, &request);
         // Nothing of the handler runs before the future is polled, inside the scope.
         let admitted = deadline
             .check()
@@ -133,37 +136,24 @@ where
                 Ok(pass) => Ok((self.inner.call(request), tripped, pass)),
                 Err(error) => Err(Problem::from(error)),
             });
-        Box::pin(context.scope(async move {
-            let response = match admitted {
-                Ok((answer, tripped, mut pass)) => {
-                    let answer = CatchPanic::new(answer);
-                    let answer = async {
-                        pass.pay().await?;
-                        Ok::<_, Error>(answer.await)
-                    };
-                    let response = match deadline.run(answer).await {
-                        Ok(Ok(Ok(Ok(response)))) => response,
-                        Ok(Ok(Err(panic))) => panic.into_problem().into_response(),
-                        Ok(Err(refused)) | Err(refused) => Problem::from(refused).into_response(),
-                    };
-                    // The place is for the work up to here: what streams is bounded by the
-                    // connection that it streams on.
-                    pass.end(class(response.status()));
-                    complete(response, &tripped, exchange.has_route())
-                }
-                Err(refused) => {
-                    let pushback = pushback(refused.error());
-                    let mut response = refused.into_response();
-                    if let Some(pushback) = pushback {
-                        exchange.was_shed();
-                        response.headers_mut().insert(RETRY_PUSHBACK_MS, pushback);
-                    }
-                    response
-                }
-            };
-            Ok(exchange.answer(response))
-        }))
+        match admitted {
+            Ok((handler, tripped, pass)) => {
+                let answering = Answering::new(handler, deadline, exchange, tripped, pass);
+                Box::pin(context.scope(answering))
+            }
+            Err(refused) => Box::pin(std::future::ready(Ok(refuse(refused, exchange)))),
+        }
     }
+}
+
+fn refuse(refused: Problem, mut exchange: Exchange) -> Response {
+    let pushback = pushback(refused.error());
+    let mut response = refused.into_response();
+    if let Some(pushback) = pushback {
+        exchange.was_shed();
+        response.headers_mut().insert(RETRY_PUSHBACK_MS, pushback);
+    }
+    exchange.answer(response)
 }
 
 /// The earlier of what the caller gives and what the server allows.
@@ -215,13 +205,13 @@ fn pushback(refused: &Error) -> Option<HeaderValue> {
 }
 
 /// Makes a problem document out of a refusal that has no body, such as the router's own.
-fn complete(response: Response, tripped: &Tripped, has_route: bool) -> Response {
+fn complete(response: Response, tripped: Option<&Tripped>, has_route: bool) -> Response {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return response;
     }
     // Whatever the handler made of the broken body, this is why it broke.
-    if tripped.is_set() {
+    if tripped.is_some_and(Tripped::is_set) {
         return body_too_large().into_response();
     }
     let is_bare = response.body().size_hint().exact() == Some(0)

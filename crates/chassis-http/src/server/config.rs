@@ -26,6 +26,10 @@ pub struct ServerConfig {
     /// Time for a request until the head of its answer; a caller may give less, never more.
     #[serde(with = "duration")]
     pub request_timeout: Duration,
+    /// Time to the head of an answer from which on its line in the access log is a warning with
+    /// `slow`. 0s for none.
+    #[serde(with = "duration")]
+    pub slow_after: Duration,
     /// Largest body of a request, in bytes.
     pub body_limit: usize,
     /// Largest head of a request, in bytes; at least 8192.
@@ -58,6 +62,7 @@ impl Default for ServerConfig {
             port: 8080,
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
+            slow_after: Duration::from_millis(500),
             body_limit: 2 * 1024 * 1024,
             max_header_bytes: 64 * 1024,
             max_connections: 10_000,

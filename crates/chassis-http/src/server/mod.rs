@@ -12,7 +12,7 @@ mod connection;
 
 use std::borrow::Cow;
 
-use axum::{Router, extract::DefaultBodyLimit};
+use axum::Router;
 use chassis_admission::Door;
 use chassis_core::{BoxFuture, Code, Component, Env, Listener, Ready, Result, Shutdown};
 use chassis_net::{Listening, tls::Tls};
@@ -67,10 +67,8 @@ impl Server {
         let config = self.config;
         panic::install_hook();
         let door = Door::new(&config.admission, env, "http", Code::Unavailable, self.tokens)?;
-        let edge =
-            EdgeLayer::new(env, config.request_timeout, config.body_limit as u64, door.clone());
-        // The edge limits every body; axum's own limit of 2 MB would only surprise.
-        Ok((self.router.layer((edge, DefaultBodyLimit::disable())), door))
+        let edge = EdgeLayer::new(env, &config, door.clone());
+        Ok((self.router.layer(edge), door))
     }
 
     async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {

@@ -266,3 +266,27 @@ fn bad_values_are_refused_at_start() {
     let message = "http.admission.shed.normal_share is 2.0, allowed is 0.1 to 1.0";
     assert_eq!(error.message(), message);
 }
+
+#[tokio::test]
+async fn an_exempt_route_leaves_no_span_and_who_is_trusted_can_ask_for_one() {
+    const UNSAMPLED: &str =
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n";
+    let trusting = AdmissionConfig {
+        trusted_peers: vec!["127.0.0.0/8".to_owned()],
+        ..AdmissionConfig::default()
+    };
+    for (admission, spans) in [(AdmissionConfig::default(), 0), (trusting, 1)] {
+        let priorities = [("/alive".to_owned(), RoutePriority::Exempt)].into();
+        let config = with(AdmissionConfig { priorities, ..admission });
+        let router =
+            Router::new().route("/alive", any(|| async {})).route("/items", any(|| async {}));
+        let server = serve_with("items", &config, router).await;
+        server.get("/alive", "").await;
+        server.get("/items", UNSAMPLED).await;
+        server.get("/items", &format!("{UNSAMPLED}x-force-trace: 1\r\n")).await;
+        server.get("/items", "").await;
+        until("the span of the last request", || server.env.captured_spans().len() == spans + 1)
+            .await;
+        assert!(server.env.captured_spans().iter().all(|span| span.name == "GET /items"));
+    }
+}

@@ -3,13 +3,15 @@
 use std::{
     io::Write,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use axum::{Router, routing::get};
-use chassis_core::Error;
-use chassis_http::Problem;
+use axum::{Router, body::Body, extract::Request, routing::get};
+use chassis_core::{Env, Error};
+use chassis_http::{Path, Problem, Server};
+use tower::ServiceExt as _;
 
-use crate::support::serve;
+use crate::support::{config, serve};
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -60,13 +62,30 @@ async fn one_line_a_request_with_the_sources_of_a_failure() {
         server.get(path, "").await;
     }
 
+    // Without a socket, so that the clock can be paused: the handler is slow by no time at all.
+    tokio::time::pause();
+    let slow = Router::new().route(
+        "/logged/slow/{millis}",
+        get(|Path(millis): Path<u64>| tokio::time::sleep(Duration::from_millis(millis))),
+    );
+    let slow = Server::new(&config(), slow).into_router(&Env::test("greeter")).unwrap();
+    for millis in [400, 500] {
+        let request = Request::get(format!("/logged/slow/{millis}"))
+            .header("host", "items")
+            .body(Body::empty())
+            .unwrap();
+        slow.clone().oneshot(request).await.unwrap();
+    }
+
     let lines = lines.of_access();
-    assert_eq!(lines.len(), 4, "{lines:#?}");
-    let expected: [(&str, &[&str]); 4] = [
+    assert_eq!(lines.len(), 6, "{lines:#?}");
+    let expected: [(&str, &[&str]); 6] = [
         (" INFO ", &["GET /logged/fine 200", "duration_ms", "client.address"]),
         (" INFO ", &["GET /logged/nothing 404", "ROUTE_NOT_FOUND"]),
         ("ERROR ", &["GET /logged/broken 500", "internal error: disk on fire"]),
         ("ERROR ", &["GET /logged/panic 500", "out of luck", "log.rs"]),
+        (" INFO ", &["GET /logged/slow/400 200"]),
+        (" WARN ", &["GET /logged/slow/500 200", "slow=true"]),
     ];
     for (line, (level, parts)) in lines.iter().zip(expected) {
         assert!(line.contains(level), "{line}");

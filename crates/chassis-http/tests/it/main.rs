@@ -3,6 +3,7 @@
 
 mod admin;
 mod admission;
+mod allocations;
 mod calls;
 mod connecting;
 mod connections;

@@ -152,7 +152,7 @@ pub(crate) async fn deadline_and_trace_travel(broker: Broker) {
     let caller =
         Context::background(&asker).with_request_id("request-1").with_priority(Priority::Sheddable);
     let given = Duration::from_secs(3);
-    let context = caller.with_deadline(Deadline::after(given));
+    let context = caller.clone().with_deadline(Deadline::after(given));
     context.scope(requester.ask(&Double { number: 1 })).await.unwrap();
     let inside = seen.0.lock().take().unwrap();
     assert_eq!(inside.trace().trace_id, caller.trace().trace_id);
