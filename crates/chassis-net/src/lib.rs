@@ -11,6 +11,7 @@
 //! `connection` (the life of one), `first_bytes`, [`tls`].
 
 mod accept;
+mod address_text;
 mod addresses;
 mod bind;
 mod connection;
@@ -22,6 +23,7 @@ mod stream;
 pub mod tls;
 
 pub use accept::Listening;
+pub use address_text::AddressText;
 pub use bind::bind;
 pub use connection::Peer;
 pub use http::Http;

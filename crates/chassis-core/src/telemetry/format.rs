@@ -1,7 +1,7 @@
-//! One log event as one line: pure functions from fields to bytes.
+//! What a log line is made of, and a line for people.
 //!
-//! A line is a line: newlines and control characters in values are escaped in both forms, so
-//! that no input can forge a line or colour a terminal.
+//! A line is a line: newlines and control characters in values are escaped, so that no input
+//! can forge a line or colour a terminal.
 
 use std::{
     fmt::{self, Write as _},
@@ -96,7 +96,7 @@ impl Fields {
         &self.text[self.message.clone()]
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&'static str, FieldValue<'_>)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, FieldValue<'_>)> {
         self.others.iter().map(|Entry { name, at, is_plain }| {
             let text = &self.text[at.clone()];
             (*name, if *is_plain { FieldValue::Plain(text) } else { FieldValue::Text(text) })
@@ -151,92 +151,13 @@ pub(super) struct Ids<'a> {
 }
 
 impl Ids<'_> {
-    fn have(&self, name: &str) -> bool {
+    pub(super) fn have(&self, name: &str) -> bool {
         match name {
             "trace_id" | "span_id" => self.trace.is_some(),
             "request_id" => self.request.is_some(),
             "enduser.id" => self.principal.is_some(),
             "tenant.id" => self.tenant.is_some(),
             _ => false,
-        }
-    }
-
-    fn json(&self, out: &mut String) {
-        if let Some((trace, span)) = self.trace {
-            let _ = write!(out, ",\"trace_id\":\"{trace}\",\"span_id\":\"{span}\"");
-        }
-        let others = [
-            (",\"request_id\":", self.request),
-            (",\"enduser.id\":", self.principal),
-            (",\"tenant.id\":", self.tenant),
-        ];
-        for (name, id) in others {
-            if let Some(id) = id {
-                out.push_str(name);
-                json_text(out, id);
-            }
-        }
-    }
-}
-
-/// What every line says of itself. A field of that name is shown as `field.<name>`, because
-/// of two keys of one name a reader of JSON keeps one, and nobody knows which.
-const OWN: [&str; 6] =
-    ["timestamp", "level", "message", "target", "service.name", "service.version"];
-
-/// Appends a line of JSON.
-pub(super) fn json(out: &mut String, head: &Head<'_>, fields: &Fields) {
-    let _ = write!(
-        out,
-        "{{\"timestamp\":\"{}\",\"level\":\"{}\",\"message\":",
-        humantime::format_rfc3339_micros(head.time),
-        head.level
-    );
-    json_text(out, fields.message());
-    out.push_str(",\"target\":");
-    json_text(out, head.target);
-    out.push_str(",\"service.name\":");
-    json_text(out, head.service.0);
-    out.push_str(",\"service.version\":");
-    json_text(out, head.service.1);
-    head.ids.json(out);
-    for (name, value) in fields.iter() {
-        let is_taken = OWN.contains(&name) || head.ids.have(name);
-        out.push_str(if is_taken { ",\"field." } else { ",\"" });
-        json_inside(out, name);
-        out.push_str("\":");
-        match value {
-            FieldValue::Text(text) => json_text(out, text),
-            FieldValue::Plain(text) => out.push_str(text),
-        }
-    }
-    out.push_str("}\n");
-}
-
-fn json_text(out: &mut String, text: &str) {
-    out.push('"');
-    json_inside(out, text);
-    out.push('"');
-}
-
-/// What stands between quotes.
-fn json_inside(out: &mut String, text: &str) {
-    // Nearly all text has nothing to escape.
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
-        out.push_str(text);
-        return;
-    }
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
         }
     }
 }
@@ -312,77 +233,18 @@ mod tests {
     }
 
     #[test]
-    fn json_holds_any_text_in_one_line() {
-        let nasty = "a\"b\\c\nd\re\tf\u{1b}[31mg\u{0}é\u{85}";
-        let fields =
-            fields(nasty, &[("n", FieldValue::Plain("3")), ("t", FieldValue::Text(nasty))]);
-        let ids = Ids { request: Some(nasty), ..traced() };
-        let mut out = String::new();
-        json(&mut out, &head(ids), &fields);
-        assert_eq!(out.matches('\n').count(), 1);
-        assert!(!out.trim_end().chars().any(char::is_control), "{out:?}");
-        let line: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(line["message"], nasty);
-        assert_eq!(line["t"], nasty);
-        assert_eq!(line["n"], 3);
-        assert_eq!(line["trace_id"], TRACE);
-        assert_eq!(line["request_id"], nasty);
-        assert_eq!(line["timestamp"], "1970-01-01T00:00:00.000000Z");
-        assert_eq!(line["service.name"], "items");
-    }
-
-    #[test]
-    fn a_field_named_like_a_standard_one_is_set_apart() {
-        let value = FieldValue::Text;
-        let fields =
-            fields("m", &[("level", value("9")), ("target", value("x")), ("trace_id", value("b"))]);
-        let mut out = String::new();
-        json(&mut out, &head(traced()), &fields);
-        for key in ["level", "target", "trace_id"] {
-            assert_eq!(out.matches(&format!("\"{key}\":")).count(), 1, "{out}");
-        }
-        let line: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert_eq!((&line["level"], &line["field.level"]), (&"INFO".into(), &"9".into()));
-        assert_eq!((&line["trace_id"], &line["field.trace_id"]), (&TRACE.into(), &"b".into()));
-        // Where the line has no trace of its own, the field has the name for itself.
-        let mut out = String::new();
-        json(&mut out, &head(Ids::default()), &fields);
-        assert!(out.contains("\"trace_id\":\"b\""), "{out}");
-    }
-
-    #[test]
-    fn what_is_hidden_is_nowhere_in_the_line() {
-        let mut fields = fields(
-            "m",
-            &[
-                ("a", FieldValue::Text("s1")),
-                ("n", FieldValue::Plain("42")),
-                ("b", FieldValue::Text("s2")),
-            ],
-        );
+    fn what_is_hidden_is_nowhere_and_nothing_of_one_line_stands_in_the_next() {
+        let mut fields =
+            fields("m", &[("a", FieldValue::Text("s1")), ("n", FieldValue::Plain("42"))]);
         fields.hide("***", |name| name != "a");
         let mut out = String::new();
-        json(&mut out, &head(Ids::default()), &fields);
-        let line: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(
-            (&line["a"], &line["n"], &line["b"]),
-            (&"s1".into(), &"***".into(), &"***".into())
-        );
-        assert!(!out.contains("42") && !out.contains("s2"), "{out}");
-    }
-
-    #[test]
-    fn nothing_of_one_line_stands_in_the_next() {
-        let mut fields = fields("first", &[("a", FieldValue::Text("1"))]);
+        text(&mut out, &head(Ids::default()), &fields, false);
+        assert!(out.ends_with(" m a=s1 n=***\n"), "{out}");
         fields.clear(1024);
         fields.set("b", FieldValue::Plain("2"));
-        let mut out = String::new();
-        json(&mut out, &head(Ids::default()), &fields);
-        let line: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(
-            (&line["message"], &line["a"], &line["b"]),
-            (&"".into(), &serde_json::Value::Null, &2.into())
-        );
+        out.clear();
+        text(&mut out, &head(Ids::default()), &fields, false);
+        assert!(out.ends_with("items         b=2\n"), "{out}");
     }
 
     #[test]

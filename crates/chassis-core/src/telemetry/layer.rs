@@ -12,6 +12,7 @@ use tracing_subscriber::{Layer, layer, registry::LookupSpan};
 
 use super::{
     format::{self, FieldValue, Fields, Head, Ids},
+    json,
     redact::Redact,
     repeats::{Repeat, Repeats},
     spans::Exported,
@@ -75,15 +76,17 @@ thread_local! {
 /// What a thread keeps between lines, so that a line costs no memory of its own.
 #[derive(Default)]
 struct Scratch {
-    line: String,
+    json: json::Kept,
+    text: String,
     fields: Fields,
 }
 
 impl Scratch {
     fn clear(&mut self) {
-        self.line.clear();
         // One long line must not hold its memory for as long as the thread lives.
-        self.line.shrink_to(KEPT);
+        self.json.clear(KEPT);
+        self.text.clear();
+        self.text.shrink_to(KEPT);
         self.fields.clear(KEPT);
     }
 }
@@ -119,54 +122,88 @@ impl LogLayer {
         LogLayer { redact: Some(redact), ..self }
     }
 
-    /// `span_of` says which exported span of a call the event happened in.
-    fn write(
+    /// Writes the line of an event, of which `left_out` before it were not written.
+    fn write<S: Subscriber + for<'a> LookupSpan<'a>>(
         &self,
         scratch: &mut Scratch,
         event: &Event<'_>,
-        span_of: &dyn Fn(SpanId) -> Option<SpanId>,
+        left_out: u64,
+        spans: &layer::Context<'_, S>,
     ) {
-        let Scratch { line, fields } = scratch;
-        event.record(fields);
-        if let Some(redact) = &self.redact {
-            fields.hide(Redact::SHOWN, |name| redact.hides(name));
-        }
-        let metadata = event.metadata();
+        let span_of = |call| {
+            let mut scope = spans.event_scope(event)?;
+            scope.find_map(|span| span.extensions().get::<Exported>()?.within(call))
+        };
         let with_context = Context::with_current(|ctx| {
             let info = ctx.env().info();
-            let service = (&*info.name, &*info.version);
-            self.format(line, metadata, service, ids(ctx, span_of), fields);
+            let head = head(event.metadata(), (&info.name, &info.version), ids(ctx, span_of));
+            self.format(scratch, event, left_out, spans, &head);
         });
         if with_context.is_none() {
             let (name, version) = self.residents.only();
-            self.format(line, metadata, (&name, &version), Ids::default(), fields);
+            let head = head(event.metadata(), (&name, &version), Ids::default());
+            self.format(scratch, event, left_out, spans, &head);
         }
-        self.sink.write_line(line.as_bytes());
     }
 
-    fn format(
+    fn format<S: Subscriber + for<'a> LookupSpan<'a>>(
         &self,
-        line: &mut String,
-        metadata: &Metadata<'_>,
-        service: (&str, &str),
-        ids: Ids<'_>,
-        fields: &Fields,
+        scratch: &mut Scratch,
+        event: &Event<'_>,
+        left_out: u64,
+        spans: &layer::Context<'_, S>,
+        head: &Head<'_>,
     ) {
-        let head = Head {
-            time: SystemTime::now(),
-            level: *metadata.level(),
-            target: metadata.target(),
-            service,
-            ids,
-        };
+        let Scratch { json, text, fields } = scratch;
+        let redact = self.redact.as_deref();
         match self.form {
-            Form::Json => format::json(line, &head, fields),
-            Form::Text { colour } => format::text(line, &head, fields, colour),
+            Form::Json => {
+                let mut line = json::Line::begin(json, head, redact);
+                event.record(&mut line);
+                for span in spans.event_scope(event).into_iter().flatten() {
+                    if let Some(known) = span.extensions().get::<Fields>() {
+                        line.extend(known);
+                    }
+                }
+                if left_out > 0 {
+                    line.number(LEFT_OUT, left_out);
+                }
+                self.sink.write_line(line.end());
+            }
+            Form::Text { colour } => {
+                if left_out > 0 {
+                    fields.set(LEFT_OUT, FieldValue::Plain(&left_out.to_string()));
+                }
+                // From the outermost in, then the event's own: the nearest wins.
+                for span in spans.event_scope(event).into_iter().flat_map(|scope| scope.from_root())
+                {
+                    if let Some(known) = span.extensions().get::<Fields>() {
+                        fields.extend(known);
+                    }
+                }
+                event.record(fields);
+                if let Some(redact) = redact {
+                    fields.hide(Redact::SHOWN, |name| redact.hides(name));
+                }
+                format::text(text, head, fields, colour);
+                self.sink.write_line(text.as_bytes());
+            }
         }
     }
 }
 
-fn ids<'a>(ctx: &'a Context, span_of: &dyn Fn(SpanId) -> Option<SpanId>) -> Ids<'a> {
+fn head<'a>(metadata: &'a Metadata<'_>, service: (&'a str, &'a str), ids: Ids<'a>) -> Head<'a> {
+    Head {
+        time: SystemTime::now(),
+        level: *metadata.level(),
+        target: metadata.target(),
+        service,
+        ids,
+    }
+}
+
+/// `span_of` says which exported span of a call the event happened in.
+fn ids(ctx: &Context, span_of: impl Fn(SpanId) -> Option<SpanId>) -> Ids<'_> {
     let request = Some(ctx.request_id()).filter(|id| !id.is_empty());
     let trace = ctx.trace();
     // Background work has a trace of its own, which says nothing until it is passed on.
@@ -207,21 +244,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
             Some(Repeat::Write { left_out }) => left_out,
             None => 0,
         };
-        let span_of = |call| {
-            let mut scope = ctx.event_scope(event)?;
-            scope.find_map(|span| span.extensions().get::<Exported>()?.within(call))
-        };
         let write = |scratch: &mut Scratch| {
-            if left_out > 0 {
-                scratch.fields.set(LEFT_OUT, FieldValue::Plain(&left_out.to_string()));
-            }
-            // The spans' fields from the outermost in, then the event's own: the nearest wins.
-            for span in ctx.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
-                if let Some(known) = span.extensions().get::<Fields>() {
-                    scratch.fields.extend(known);
-                }
-            }
-            self.write(scratch, event, &span_of);
+            self.write(scratch, event, left_out, &ctx);
             scratch.clear();
         };
         SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
@@ -261,7 +285,16 @@ mod tests {
         ctx.scope(async {
             let span = tracing::info_span!("work", item = 3, late = tracing::field::Empty);
             span.record("late", "yes");
-            span.in_scope(|| tracing::warn!(count = 2, "hello {}", "world"));
+            span.in_scope(|| {
+                tracing::warn!(
+                    count = 2,
+                    least = i64::MIN,
+                    yes = true,
+                    share = 0.25,
+                    "hello {}",
+                    "world"
+                );
+            });
         })
         .await;
         tracing::info!("outside");
@@ -275,6 +308,11 @@ mod tests {
             (&lines[0]["item"], &lines[0]["late"], &lines[0]["count"]),
             (&3.into(), &"yes".into(), &2.into())
         );
+        let numbers: [(_, serde_json::Value); 3] =
+            [("least", i64::MIN.into()), ("yes", true.into()), ("share", 0.25.into())];
+        for (name, value) in numbers {
+            assert_eq!(lines[0][name], value);
+        }
         assert!(lines[1].get("trace_id").is_none());
     }
 

@@ -13,6 +13,7 @@
 mod batch;
 mod filter;
 mod format;
+mod json;
 mod layer;
 #[cfg(feature = "otlp")]
 mod otlp;

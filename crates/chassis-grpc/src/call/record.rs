@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis_core::{Code, Context, InFlightGuard, Priority, Span, SpanKind};
+use chassis_net::AddressText;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
@@ -119,7 +120,7 @@ impl Record {
             let line = Line {
                 name: &self.name,
                 outcome,
-                duration_ms: took.as_secs_f64() * 1e3,
+                duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
                 peer,
                 priority: self.ctx.priority(),
                 shed,
@@ -157,7 +158,8 @@ fn log(line: Line<'_>) {
     let priority = Some(priority).filter(|it| *it != Priority::Normal).map(Priority::as_str);
     let shed = was_shed.then_some(true);
     let slow = was_slow.then_some(true);
-    let peer = peer.map(tracing::field::display);
+    let peer = peer.map(|peer| AddressText::new(peer.ip()));
+    let peer = peer.as_ref().map(AddressText::as_str);
     macro_rules! line {
         ($level:ident, $($field:tt)*) => {
             tracing::$level!(

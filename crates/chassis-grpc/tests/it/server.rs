@@ -108,7 +108,7 @@ async fn an_error_arrives_whole_and_is_logged_once_with_its_chain() {
     assert!(lines[1].starts_with("ERROR"), "{}", lines[1]);
     assert!(lines[1].contains("internal error: disk full"), "{}", lines[1]);
     assert!(lines[2].starts_with("INFO") && lines[2].contains("Greet OK"), "{}", lines[2]);
-    assert!(lines[2].contains("client.address=127.0.0.1:"), "{}", lines[2]);
+    assert!(lines[2].contains("client.address=\"127.0.0.1\""), "{}", lines[2]);
 
     let text = server.env.metrics().encode();
     for code in ["NOT_FOUND", "INTERNAL", "OK"] {

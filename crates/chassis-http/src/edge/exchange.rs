@@ -8,6 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
 use chassis_core::{Context, Env, Gauge, InFlightGuard, Priority, Span, SpanKind, propagation};
+use chassis_net::AddressText;
 use futures_util::FutureExt;
 use http::{HeaderName, Method, StatusCode, Uri};
 use http_body::Body as _;
@@ -142,7 +143,8 @@ impl Exchange {
         let route = self.route.template();
         let path = self.uri.path();
         let duration_ms = (elapsed * 1e6).round() / 1e3;
-        let client = self.peer.map(|peer| tracing::field::display(peer.ip()));
+        let client = self.peer.map(|peer| AddressText::new(peer.ip()));
+        let client = client.as_ref().map(AddressText::as_str);
         let code = error.map(|error| error.code().as_str());
         let reason = error.map(chassis_core::Error::reason);
         let cut = self.cut.then_some(true);

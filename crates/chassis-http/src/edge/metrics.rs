@@ -6,7 +6,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use axum::extract::{MatchedPath, Request};
 use chassis_admission::{Door, RoutePriority};
 use chassis_core::{Gauge, Histogram, Metrics, metrics::LATENCY_BUCKETS};
 use http::Method;
@@ -41,13 +40,8 @@ impl EdgeMetrics {
         &self.active
     }
 
-    /// The metrics of the route that a request has taken.
-    pub(super) fn route_of(&self, request: &Request) -> Arc<RouteMetrics> {
-        self.route(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str))
-    }
-
     /// The metrics of a route; `None` for a request that no route matched.
-    fn route(&self, template: Option<&str>) -> Arc<RouteMetrics> {
+    pub(super) fn route(&self, template: Option<&str>) -> Arc<RouteMetrics> {
         let Some(template) = template else { return self.unmatched.clone() };
         if let Some(known) = self.routes.read().get(template) {
             return known.clone();
@@ -72,7 +66,8 @@ pub(super) struct RouteMetrics {
     metrics: Metrics,
     template: Option<String>,
     priority: RoutePriority,
-    durations: RwLock<HashMap<(&'static str, u16), Histogram>>,
+    /// By method and status: so few that looking at each is quicker than a hash.
+    durations: RwLock<Vec<((&'static str, u16), Histogram)>>,
 }
 
 impl RouteMetrics {
@@ -92,8 +87,12 @@ impl RouteMetrics {
 
     /// The histogram of durations of this method and status.
     pub(super) fn duration(&self, method: &'static str, status: u16) -> Histogram {
-        if let Some(known) = self.durations.read().get(&(method, status)) {
-            return known.clone();
+        let known = |durations: &[((&'static str, u16), Histogram)]| {
+            let found = durations.iter().find(|(key, _)| *key == (method, status));
+            found.map(|(_, histogram)| histogram.clone())
+        };
+        if let Some(known) = known(&self.durations.read()) {
+            return known;
         }
         let histogram = self.metrics.histogram(
             "http_server_request_duration_seconds",
@@ -105,7 +104,11 @@ impl RouteMetrics {
             ],
             LATENCY_BUCKETS,
         );
-        self.durations.write().entry((method, status)).or_insert(histogram).clone()
+        let mut durations = self.durations.write();
+        if known(&durations).is_none() {
+            durations.push(((method, status), histogram.clone()));
+        }
+        histogram
     }
 }
 

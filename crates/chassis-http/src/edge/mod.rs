@@ -13,31 +13,36 @@ mod admit;
 mod answering;
 mod body;
 mod exchange;
+mod headers;
 mod metrics;
 pub(crate) mod panic;
 
 use std::{
-    borrow::Cow,
     convert::Infallible,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context as Poller, Poll},
     time::Duration,
 };
 
 use axum::{
-    extract::{ConnectInfo, Request},
+    extract::{ConnectInfo, MatchedPath, Request},
     response::{IntoResponse, Response},
 };
 use chassis_admission::{Door, SERVER_OVERLOADED};
 use chassis_core::{BoxFuture, Code, Context, Deadline, Env, Error, Priority, propagation};
 use chassis_resilience::Class;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
 use tower::{Layer, Service};
 
 pub(crate) use self::{admit::body_too_large, metrics::method_label};
-use self::{answering::Answering, exchange::Exchange, metrics::EdgeMetrics};
+use self::{
+    answering::Answering,
+    exchange::Exchange,
+    headers::Known,
+    metrics::{EdgeMetrics, RouteMetrics},
+};
 use crate::{ServerConfig, limit::Tripped, problem::Problem};
 
 /// The header that carries the time that is left for a call, in milliseconds.
@@ -80,7 +85,7 @@ impl<S> Layer<S> for EdgeLayer {
     type Service = Edge<S>;
 
     fn layer(&self, inner: S) -> Edge<S> {
-        Edge { inner, shared: self.0.clone() }
+        Edge { inner, shared: self.0.clone(), route: Arc::default() }
     }
 }
 
@@ -89,6 +94,19 @@ impl<S> Layer<S> for EdgeLayer {
 pub(crate) struct Edge<S> {
     inner: S,
     shared: Arc<Shared>,
+    /// Where its first request went: it stands around one route, so the next go there too.
+    route: Arc<OnceLock<Arc<RouteMetrics>>>,
+}
+
+impl<S> Edge<S> {
+    fn route(&self, request: &Request) -> Arc<RouteMetrics> {
+        let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let known = self.route.get_or_init(|| self.shared.metrics.route(template));
+        if known.template() == template {
+            return known.clone();
+        }
+        self.shared.metrics.route(template)
+    }
 }
 
 impl<S> Service<Request> for Edge<S>
@@ -106,24 +124,25 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let shared = &self.shared;
-        let deadline = deadline(request.headers(), shared.request_timeout);
-        let mut context =
-            propagation::extract(&shared.env, |name| carried(request.headers(), name))
-                .with_deadline(deadline);
-        let route = shared.metrics.route_of(&request);
+        let route = self.route(&request);
         let peer = peer(&request).map(|peer| peer.ip());
-        let priority = {
-            let asked = text(request.headers(), propagation::PRIORITY);
-            shared.door.priority(route.priority(), asked, peer)
-        };
-        let forced = text(request.headers(), propagation::FORCE_TRACE);
+        let known = Known::read(request.headers());
+        let deadline = deadline(&known, shared.request_timeout);
+        let mut context =
+            propagation::extract(&shared.env, |name| known.carried(name)).with_deadline(deadline);
+        let asked = known.text(propagation::PRIORITY);
+        let says_priority = asked.is_some();
+        let priority = shared.door.priority(route.priority(), asked, peer);
+        let forced = known.text(propagation::FORCE_TRACE);
         if let Some(sampled) = shared.door.sampled(priority, forced, peer) {
             context = context.with_sampled(sampled);
         }
-        // What the caller said is decided now: nobody behind us may take it for granted.
-        request.headers_mut().remove(propagation::PRIORITY);
         if let Some(priority) = priority.filter(|priority| *priority != Priority::Normal) {
             context = context.with_priority(priority);
+        }
+        if says_priority {
+            // What the caller said is decided now: nobody behind us may take it for granted.
+            request.headers_mut().remove(propagation::PRIORITY);
         }
         let Shared { env, metrics, slow_after, .. } = &**shared;
         let exchange = Exchange::begin(env, metrics, route, *slow_after, &context, &request);
@@ -157,29 +176,12 @@ fn refuse(refused: Problem, mut exchange: Exchange) -> Response {
 }
 
 /// The earlier of what the caller gives and what the server allows.
-fn deadline(headers: &HeaderMap, most: Duration) -> Deadline {
-    let given = text(headers, REQUEST_TIMEOUT_MS)
+fn deadline(known: &Known<'_>, most: Duration) -> Deadline {
+    let given = known
+        .text(REQUEST_TIMEOUT_MS)
         .and_then(|text| text.trim().parse::<u64>().ok())
         .map(Duration::from_millis);
     Deadline::after(given.map_or(most, |given| given.min(most)))
-}
-
-/// A header that carries context: lists may come in several lines, all others are the first.
-fn carried<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
-    let first = text(headers, name)?;
-    let is_list = name == propagation::TRACESTATE || name == propagation::BAGGAGE;
-    let mut lines = headers.get_all(name).iter().skip(1).filter_map(|value| value.to_str().ok());
-    match lines.next().filter(|_| is_list) {
-        None => Some(first.into()),
-        Some(second) => {
-            let all = [first, second].into_iter().chain(lines);
-            Some(all.collect::<Vec<_>>().join(",").into())
-        }
-    }
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 fn peer(request: &Request) -> Option<SocketAddr> {

@@ -68,7 +68,9 @@ impl Server {
         panic::install_hook();
         let door = Door::new(&config.admission, env, "http", Code::Unavailable, self.tokens)?;
         let edge = EdgeLayer::new(env, &config, door.clone());
-        Ok((self.router.layer(edge), door))
+        // With the state every handler becomes the service that it is: before, each request makes
+        // it anew, and the layers around it.
+        Ok((self.router.layer(edge).with_state(()), door))
     }
 
     async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
@@ -81,8 +83,6 @@ impl Server {
         let (router, door) = self.assemble(&env)?;
         env.announce(Listener { protocol: "http", address: listening.address() });
         ready.ready();
-        // Everything that can be decided before the first request is.
-        let router = router.with_state(());
         let service = |peer: &_| PerConnection::new(&router, peer);
         let http = config.http();
         tokio::select! {
