@@ -15,11 +15,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use chassis_admission::{Door, Pass, RoutePriority, SERVER_OVERLOADED};
 use chassis_core::error::panic_text;
-use chassis_core::propagation::{self, REQUEST_ID};
+use chassis_core::propagation;
 use chassis_core::{BoxError, BoxFuture, Code, Context, Deadline, Env, Error, Priority, SpanKind};
+use chassis_net::CallHeaders;
 use chassis_resilience::Class;
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::Body as HttpBody;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -34,6 +35,8 @@ use crate::call::method::{Family, Methods};
 use crate::call::outcome::Outcome;
 use crate::call::record::{Record, Side, begin_span};
 use crate::timeout;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static(propagation::REQUEST_ID);
 
 /// Longest method name that is written down, in bytes.
 const MAX_NAME: usize = 256;
@@ -98,27 +101,28 @@ impl Calls {
         B::Error: Into<BoxError>,
     {
         let CallsFactory { env, methods, door, .. } = &self.factory;
-        let asked = text(request.headers(), timeout::HEADER).and_then(timeout::parse);
+        let known = CallHeaders::read(request.headers(), timeout::HEADER);
+        let asked = known.timeout().and_then(timeout::parse);
         let (asked, deadline) = self.deadlines(asked);
-        let broken_off = BrokenOff::default();
-        let body = |body| Body::new(Asked { body, broken_off: broken_off.clone() });
-        let mut request = request.map(body);
-        let mut ctx =
-            propagation::extract(env, |name| text(request.headers(), name)).with_deadline(deadline);
+        let mut ctx = propagation::extract(env, |name| known.carried(name)).with_deadline(deadline);
         let name = method_name(request.uri().path());
         let peer = self.connect_info.remote_addr.map(|peer| peer.ip());
-        let priority = {
-            let asked = text(request.headers(), propagation::PRIORITY);
-            door.priority(route_priority(door, &name), asked, peer)
-        };
-        let forced = text(request.headers(), propagation::FORCE_TRACE);
+        let asked_priority = known.text(propagation::PRIORITY);
+        let says_priority = asked_priority.is_some();
+        let priority = door.priority(route_priority(door, &name), asked_priority, peer);
+        let forced = known.text(propagation::FORCE_TRACE);
         if let Some(sampled) = door.sampled(priority, forced, peer) {
             ctx = ctx.with_sampled(sampled);
         }
-        // What the caller said is decided now: nobody behind us may take it for granted.
-        request.headers_mut().remove(propagation::PRIORITY);
         if let Some(priority) = priority.filter(|priority| *priority != Priority::Normal) {
             ctx = ctx.with_priority(priority);
+        }
+        let broken_off = BrokenOff::default();
+        let body = |body| Body::new(Asked { body, broken_off: broken_off.clone() });
+        let mut request = request.map(body);
+        if says_priority {
+            // What the caller said is decided now: nobody behind us may take it for granted.
+            request.headers_mut().remove(propagation::PRIORITY);
         }
         let span = begin_span(&ctx, SpanKind::Server, &name);
         let side = Side::Server {
@@ -225,10 +229,6 @@ fn route_priority(door: &Door, name: &str) -> RoutePriority {
 fn panicked(ctx: &Context, panic: &(dyn Any + Send)) -> Error {
     Error::internal(format!("the handler panicked: {}", panic_text(panic)))
         .with_detail("request_id", ctx.request_id())
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
 }
 
 /// `/package.Service/Method` without its slash, within bounds.

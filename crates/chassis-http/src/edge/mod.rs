@@ -13,7 +13,6 @@ mod admit;
 mod answering;
 mod body;
 mod exchange;
-mod headers;
 mod metrics;
 pub(crate) mod panic;
 
@@ -31,6 +30,7 @@ use axum::{
 };
 use chassis_admission::{Door, SERVER_OVERLOADED};
 use chassis_core::{BoxFuture, Code, Context, Deadline, Env, Error, Priority, propagation};
+use chassis_net::CallHeaders;
 use chassis_resilience::Class;
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
@@ -40,7 +40,6 @@ pub(crate) use self::{admit::body_too_large, metrics::method_label};
 use self::{
     answering::Answering,
     exchange::Exchange,
-    headers::Known,
     metrics::{EdgeMetrics, RouteMetrics},
 };
 use crate::{ServerConfig, limit::Tripped, problem::Problem};
@@ -126,7 +125,7 @@ where
         let shared = &self.shared;
         let route = self.route(&request);
         let peer = peer(&request).map(|peer| peer.ip());
-        let known = Known::read(request.headers());
+        let known = CallHeaders::read(request.headers(), REQUEST_TIMEOUT_MS);
         let deadline = deadline(&known, shared.request_timeout);
         let mut context =
             propagation::extract(&shared.env, |name| known.carried(name)).with_deadline(deadline);
@@ -176,11 +175,9 @@ fn refuse(refused: Problem, mut exchange: Exchange) -> Response {
 }
 
 /// The earlier of what the caller gives and what the server allows.
-fn deadline(known: &Known<'_>, most: Duration) -> Deadline {
-    let given = known
-        .text(REQUEST_TIMEOUT_MS)
-        .and_then(|text| text.trim().parse::<u64>().ok())
-        .map(Duration::from_millis);
+fn deadline(known: &CallHeaders<'_>, most: Duration) -> Deadline {
+    let given =
+        known.timeout().and_then(|text| text.trim().parse::<u64>().ok()).map(Duration::from_millis);
     Deadline::after(given.map_or(most, |given| given.min(most)))
 }
 

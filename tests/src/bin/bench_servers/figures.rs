@@ -191,7 +191,7 @@ fn h2load(address: SocketAddr) -> Outcome<u64> {
     std::fs::write(&body, [0_u8; 5])?;
     let output = Command::new(OTHER[0])
         .args(&OTHER[1..])
-        .args(["h2load", "--h1=false"])
+        .arg("h2load")
         .args(["-c", "4", "-m", "16", "-D", "1", "-H", "content-type: application/grpc"])
         .args(["-H", "te: trailers", "-d"])
         .arg(&body)

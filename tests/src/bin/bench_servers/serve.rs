@@ -15,6 +15,7 @@ use chassis::{
 };
 use serde::Serialize;
 use tokio::{net::TcpListener, runtime};
+use tonic::transport::server::TcpIncoming;
 
 use crate::{Outcome, collector, usual};
 
@@ -48,7 +49,7 @@ pub(crate) fn serve(name: &str, collector: Option<&str>) -> Outcome<()> {
     });
     match name {
         "http-bare" => runtime.block_on(http_bare(router())),
-        "http-usual" => runtime.block_on(http_bare(usual::router(router())?)),
+        "http-usual" => runtime.block_on(async { http_bare(usual::router(router())?).await }),
         "http-full" => runtime.block_on(ours(0.1, collector)),
         "http-sampled-100" => runtime.block_on(ours(1.0, collector)),
         "grpc-bare" => runtime.block_on(grpc_bare()),
@@ -74,7 +75,8 @@ async fn grpc_bare() -> Outcome<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     announce("grpc", listener.local_addr()?);
     let (_reporter, health) = tonic_health::server::health_reporter();
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    // As `Server::serve` has it.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Ok(tonic::transport::Server::builder()
         .add_service(health)
         .serve_with_incoming(incoming)

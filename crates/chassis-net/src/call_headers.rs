@@ -1,17 +1,14 @@
-//! The headers that the edge reads, found in one pass: a look-up by name costs a hash, and most
-//! of these are not there.
+//! The headers that say who calls, from where and how, found in one pass: a look-up by name
+//! costs a hash, and most of these are not there.
 
 use std::borrow::Cow;
 
+use ::http::{HeaderMap, HeaderValue};
 use chassis_core::propagation::{
     BAGGAGE, FORCE_TRACE, PRIORITY, REQUEST_ID, TRACEPARENT, TRACESTATE,
 };
-use http::{HeaderMap, HeaderValue};
 
-use super::REQUEST_TIMEOUT_MS;
-
-const NAMES: [&str; 7] =
-    [TRACEPARENT, TRACESTATE, BAGGAGE, REQUEST_ID, PRIORITY, FORCE_TRACE, REQUEST_TIMEOUT_MS];
+const NAMES: [&str; 6] = [TRACEPARENT, TRACESTATE, BAGGAGE, REQUEST_ID, PRIORITY, FORCE_TRACE];
 /// The lengths that they have, a bit for each: the quick no for nearly all headers.
 const LENGTHS: u64 = {
     let (mut lengths, mut index) = (0, 0);
@@ -22,36 +19,49 @@ const LENGTHS: u64 = {
     lengths
 };
 
-/// What a request says of itself, beside what it asks for.
-pub(super) struct Known<'a> {
+/// What a call says of itself, beside what it asks for.
+pub struct CallHeaders<'a> {
     headers: &'a HeaderMap,
     values: [Option<&'a HeaderValue>; NAMES.len()],
+    timeout: Option<&'a HeaderValue>,
 }
 
-impl<'a> Known<'a> {
-    pub(super) fn read(headers: &'a HeaderMap) -> Known<'a> {
-        let mut values = [None; NAMES.len()];
+impl<'a> CallHeaders<'a> {
+    /// Reads the headers of [`propagation`](chassis_core::propagation), and the one that says how
+    /// long the caller waits, which each protocol calls otherwise; of several lines the first.
+    #[must_use]
+    pub fn read(headers: &'a HeaderMap, timeout: &str) -> CallHeaders<'a> {
+        let mut read = CallHeaders { headers, values: [None; NAMES.len()], timeout: None };
         for (name, value) in headers {
             let name = name.as_str();
-            if name.len() < 64
+            if name == timeout {
+                read.timeout.get_or_insert(value);
+            } else if name.len() < 64
                 && LENGTHS & (1 << name.len()) != 0
-                && let Some(index) = NAMES.iter().position(|known| *known == name)
-                && values[index].is_none()
+                && let Some(index) = position(name)
             {
-                values[index] = Some(value);
+                read.values[index].get_or_insert(value);
             }
         }
-        Known { headers, values }
+        read
+    }
+
+    /// How long the caller waits, as it says.
+    #[must_use]
+    pub fn timeout(&self) -> Option<&'a str> {
+        self.timeout?.to_str().ok()
     }
 
     /// The text of a header that is one of these; of several lines the first.
-    pub(super) fn text(&self, name: &str) -> Option<&'a str> {
-        let index = NAMES.iter().position(|known| *known == name)?;
-        self.values[index]?.to_str().ok()
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        self.values[position(name)?]?.to_str().ok()
     }
 
-    /// As [`text`](Known::text), with all lines where a header is a list.
-    pub(super) fn carried(&self, name: &str) -> Option<Cow<'a, str>> {
+    /// As [`text`](CallHeaders::text), with all lines of those that are lists: what
+    /// [`extract`](chassis_core::propagation::extract) asks for.
+    #[must_use]
+    pub fn carried(&self, name: &str) -> Option<Cow<'a, str>> {
         let first = self.text(name)?;
         if name != TRACESTATE && name != BAGGAGE {
             return Some(first.into());
@@ -60,6 +70,10 @@ impl<'a> Known<'a> {
         let all: Vec<&str> = lines.collect();
         Some(if all.len() > 1 { all.join(",").into() } else { first.into() })
     }
+}
+
+fn position(name: &str) -> Option<usize> {
+    NAMES.iter().position(|known| *known == name)
 }
 
 #[cfg(test)]
@@ -76,13 +90,16 @@ mod tests {
             ("baggage", "b=2"),
             ("x-request-jd", "as long as another"),
             ("tracestate", "x=1"),
+            ("grpc-timeout", "1S"),
+            ("grpc-timeout", "2S"),
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let known = Known::read(&headers);
+        let known = CallHeaders::read(&headers, "grpc-timeout");
         assert_eq!(known.carried(REQUEST_ID).as_deref(), Some("one"));
         assert_eq!(known.carried(BAGGAGE).as_deref(), Some("a=1,b=2"));
         assert_eq!(known.carried(TRACESTATE).as_deref(), Some("x=1"));
         assert_eq!(known.text(PRIORITY), None);
+        assert_eq!(known.timeout(), Some("1S"));
     }
 }
