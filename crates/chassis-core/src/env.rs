@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -68,6 +69,16 @@ pub struct Listener {
     pub address: SocketAddr,
 }
 
+/// A Unix socket that the service listens on. Nobody on another machine can reach it, so it is
+/// registered nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixListener {
+    /// What is spoken there: `http`, `grpc` or `admin`.
+    pub protocol: &'static str,
+    /// The file of the socket; empty if the socket has none.
+    pub path: PathBuf,
+}
+
 /// The process around a component. Cheap to clone.
 #[derive(Clone)]
 pub struct Env(Arc<Inner>);
@@ -79,6 +90,7 @@ struct Inner {
     operations: Operations,
     in_flight: InFlight,
     listeners: Mutex<Vec<Listener>>,
+    unix_listeners: Mutex<Vec<UnixListener>>,
     plan: OnceLock<Plan>,
     spans: Spans,
 }
@@ -135,6 +147,7 @@ impl Env {
             operations: Operations::default(),
             in_flight: InFlight::default(),
             listeners: Mutex::default(),
+            unix_listeners: Mutex::default(),
             plan: OnceLock::new(),
             spans,
         }))
@@ -184,6 +197,22 @@ impl Env {
     #[must_use]
     pub fn listeners(&self) -> Vec<Listener> {
         self.0.listeners.lock().clone()
+    }
+
+    /// Tells the process of a bound Unix socket, so that it can be shown.
+    pub fn announce_unix(&self, listener: UnixListener) {
+        tracing::info!(
+            protocol = listener.protocol,
+            path = %listener.path.display(),
+            "listening"
+        );
+        self.0.unix_listeners.lock().push(listener);
+    }
+
+    /// The Unix sockets bound so far.
+    #[must_use]
+    pub fn unix_listeners(&self) -> Vec<UnixListener> {
+        self.0.unix_listeners.lock().clone()
     }
 
     /// The plan of the app that runs here; empty before it runs.

@@ -16,8 +16,7 @@ use axum::{
     routing::get,
 };
 use chassis_core::{
-    AdminConfig, BoxFuture, Code, Component, Deadline, Env, Error, Listener, Ready, Result,
-    Shutdown,
+    AdminConfig, BoxFuture, Code, Component, Deadline, Env, Error, Ready, Result, Shutdown,
 };
 use chassis_net::{Http, Limits, Listening};
 use http::{HeaderValue, StatusCode, header};
@@ -72,10 +71,10 @@ impl Admin {
 
     async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
         let address = (self.config.host, self.config.port).into();
-        let listening =
-            Listening::bind(address, "ADMIN__PORT", "admin", limits(), None, &env).await?;
+        let socket = &self.config.socket;
+        let listening = Listening::bind("admin", address, socket, limits(), None, &env).await?;
         let router = router(&env).merge(self.more).layer(from_fn(bounded)).with_state(());
-        env.announce(Listener { protocol: "admin", address: listening.address() });
+        listening.announce("admin", &env);
         ready.ready();
         let service = |peer: &_| PerConnection::new(&router, peer);
         listening.serve(&http(), service, shutdown).await;
@@ -89,7 +88,11 @@ impl Component for Admin {
     }
 
     fn describe(&self) -> String {
-        format!("{}:{}", self.config.host, self.config.port)
+        self.config.socket.describe((self.config.host, self.config.port).into())
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.config.socket.validate("admin.socket")
     }
 
     fn run(
@@ -109,6 +112,7 @@ fn limits() -> Limits {
         max_per_address: None,
         first_bytes: Duration::from_secs(10),
         first_request: None,
+        send: Some(Duration::from_secs(30)),
         idle: Some(Duration::from_secs(300)),
         max_age: None,
     }
@@ -119,6 +123,7 @@ fn http() -> Http {
         only_http2: false,
         header_timeout: Duration::from_secs(10),
         max_header_bytes: 16 * 1024,
+        max_headers: 100,
         max_concurrent_streams: 16,
     }
 }
@@ -160,10 +165,14 @@ async fn metrics(State(env): State<Env>) -> Response {
 
 async fn info(State(env): State<Env>) -> Response {
     let info = env.info();
+    let unix = env.unix_listeners();
+    let unix = unix.iter().map(|l| (l.protocol, format!("unix:{}", l.path.display())));
     let listeners: Vec<_> = env
         .listeners()
         .iter()
-        .map(|l| json!({ "protocol": l.protocol, "address": l.address.to_string() }))
+        .map(|l| (l.protocol, l.address.to_string()))
+        .chain(unix)
+        .map(|(protocol, address)| json!({ "protocol": protocol, "address": address }))
         .collect();
     Json(json!({
         "name": info.name,

@@ -15,7 +15,14 @@ use chassis_core::Error;
 use http::{HeaderMap, StatusCode, header, request::Parts};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{limit::is_reached, problem::Problem};
+use crate::{limit::limit_of, problem::Problem};
+
+/// As deep as JSON may be nested at most: as far as serde_json goes.
+pub(crate) const MAX_JSON_DEPTH: usize = 127;
+
+/// How deep the JSON of a request may be nested, where that is less than [`MAX_JSON_DEPTH`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct JsonDepth(pub(crate) usize);
 
 /// A JSON body: read from a request, or written as an answer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,8 +47,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             ))
             .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
+        let depth = request.extensions().get::<JsonDepth>().map(|depth| depth.0);
         // The limit is on the body already: the edge, or the admin port, has put it there.
         let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.map_err(unread)?;
+        if depth.is_some_and(|most| is_deeper(&body, most)) {
+            return Err(too_deep());
+        }
         let mut deserializer = serde_json::Deserializer::from_slice(&body);
         let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             let path = error.path().to_string();
@@ -125,13 +136,41 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// Whether arrays and objects are nested deeper than that. What is no JSON has some depth too.
+fn is_deeper(body: &[u8], most: usize) -> bool {
+    let (mut depth, mut in_string, mut bytes) = (0_usize, false, body.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => drop(bytes.next()),
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > most {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+fn too_deep() -> Problem {
+    Error::invalid_argument("JSON_TOO_DEEP", "the body is nested deeper than allowed here").into()
+}
+
 fn malformed(error: &serde_json::Error) -> Problem {
+    // It has no other name than its text.
+    if error.to_string().starts_with("recursion limit exceeded") {
+        return too_deep();
+    }
     Error::invalid_argument("MALFORMED_JSON", format!("the body is not valid JSON: {error}")).into()
 }
 
 fn unread(error: axum::Error) -> Problem {
-    if is_reached(&error) {
-        return crate::edge::body_too_large();
+    if let Some(limit) = limit_of(&error) {
+        return crate::edge::body_over(limit);
     }
     Problem::new(
         Error::invalid_argument("BODY_UNREADABLE", "the body could not be read to its end")
@@ -218,6 +257,21 @@ mod tests {
     async fn what_is_no_json_is_said_to_be_none() {
         for body in ["{", "", r#"{"name":"a","lines":[]} x"#] {
             assert_eq!(refused(body).await.error().reason(), "MALFORMED_JSON", "{body}");
+        }
+    }
+
+    #[test]
+    fn depth_is_counted_outside_of_strings() {
+        for (body, depth) in [
+            ("7", 0),
+            ("[]", 1),
+            (r#"{"a":[{}]}"#, 3),
+            (r#"["[[[\"[[[", "\\"]"#, 1),
+            ("[][][]", 1),
+            ("]]][", 1),
+        ] {
+            assert!(!is_deeper(body.as_bytes(), depth), "{body}");
+            assert!(depth == 0 || is_deeper(body.as_bytes(), depth - 1), "{body}");
         }
     }
 

@@ -17,21 +17,19 @@ use std::{
 };
 
 use ::http::{Request, Response};
-use chassis_core::{BoxFuture, Env, Error, Health, Result, Shutdown, Status};
+use chassis_core::{BoxFuture, Env, Health, Result, Shutdown, Status, config::SocketConfig};
 use http_body::Body;
 use hyper::{body::Incoming, service::Service};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Http, Limits,
     addresses::{Addresses, Place},
-    bind::bind,
     connection::{Connection, Peer},
+    listener::{Arrived, Listener},
     meters::{Meters, Open},
+    stream::Wire,
     tls::Tls,
 };
 
@@ -45,8 +43,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A socket that is bound and not yet served.
 pub struct Listening {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listener,
     limits: Limits,
     tls: Option<Tls>,
     meters: Meters,
@@ -54,30 +51,36 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Binds the address. `server` is its label in metrics, such as `http`; `setting` is the usual name of the port's setting in the environment.
+    /// Binds the address, or what `socket` has in its place. `server` is its label in metrics and
+    /// where its settings stand: `http`, `grpc` or `admin`.
     ///
     /// Dropping the future binds nothing.
     ///
     /// # Errors
-    /// Those of [`bind`](crate::bind).
+    /// `ADDRESS_IN_USE`, `ADDRESS_FORBIDDEN`, `ADDRESS_NOT_HERE`, `SOCKET_NOT_HANDED_OVER` or
+    /// `BIND_FAILED`; the message says what to do.
     pub async fn bind(
-        address: SocketAddr,
-        setting: &str,
         server: &str,
+        address: SocketAddr,
+        socket: &SocketConfig,
         limits: Limits,
         tls: Option<Tls>,
         env: &Env,
     ) -> Result<Listening> {
-        let listener = bind(address, setting).await?;
-        let address = listener.local_addr().map_err(Error::internal)?;
+        let listener = Listener::open(server, address, socket).await?;
         let meters = Meters::new(env.metrics(), server);
-        Ok(Listening { listener, address, limits, tls, meters, health: env.health().clone() })
+        Ok(Listening { listener, limits, tls, meters, health: env.health().clone() })
     }
 
-    /// Where it listens, with the real port.
+    /// Where it listens, with the real port; `None` for a Unix socket.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.address()
+    }
+
+    /// Tells the process where it listens, and what is spoken there: `http`, `grpc` or `admin`.
+    pub fn announce(&self, protocol: &'static str, env: &Env) {
+        self.listener.announce(protocol, env);
     }
 
     /// Serves until a shutdown is requested, then drains until its deadline and cuts the rest.
@@ -119,7 +122,7 @@ impl Listening {
 
 /// A connection that was accepted and not yet served.
 struct Accepted {
-    stream: TcpStream,
+    stream: Wire,
     peer: Peer,
     limits: Arc<Limits>,
     tls: Option<Tls>,
@@ -146,16 +149,16 @@ async fn accept_all(
     let addresses = limits.max_per_address.map(Addresses::new);
     let leaving = Arc::new(AtomicBool::new(false));
     // Begins to serve, unless the address has all its places.
-    let take_in = |stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit| {
-        let place = addresses.as_ref().map(|addresses| addresses.enter(address.ip()));
+    let take_in = |(stream, address): Arrived, permit: OwnedSemaphorePermit| {
+        let place = addresses.as_ref().zip(address).map(|(all, address)| all.enter(address.ip()));
         if matches!(place, Some(None)) {
             meters.crowded.inc();
-            tracing::debug!(peer = %address, "too many connections of one address");
+            tracing::debug!(peer = ?address, "too many connections of one address");
             return;
         }
         let held: Held = (permit, meters.enter(), place.flatten());
         let connection = begin(Accepted {
-            peer: Peer::new(address, stream.local_addr().ok(), leaving.clone()),
+            peer: Peer::new(address, stream.local_address(), leaving.clone()),
             stream,
             limits: limits.clone(),
             tls: tls.clone(),
@@ -182,9 +185,9 @@ async fn accept_all(
             next = accept(&listener, &permits) => next,
         };
         match next {
-            Ok((stream, address, permit)) => {
+            Ok((arrived, permit)) => {
                 pause.reset();
-                take_in(stream, address, permit);
+                take_in(arrived, permit);
             }
             Err(error) => {
                 if let Some(pause) = pause.after(&error) {
@@ -200,10 +203,10 @@ async fn accept_all(
 
     // Whoever connects from now on is refused at once instead of left waiting.
     leaving.store(true, Relaxed);
-    for (stream, address) in queued(listener) {
+    for arrived in listener.close(QUEUE) {
         // Without a place it is refused as the next one will be.
         if let Ok(permit) = permits.clone().try_acquire_owned() {
-            take_in(stream, address, permit);
+            take_in(arrived, permit);
         }
     }
     drain.cancel();
@@ -218,24 +221,6 @@ async fn accept_all(
     }
 }
 
-/// Closes the listener; gives those who were connected by then. To them the connection stands,
-/// and they may have sent: closing the listener alone would cut them off without a word.
-fn queued(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
-    let mut queued = Vec::new();
-    // Asked without the runtime, which may not have heard of them yet.
-    let Ok(listener) = listener.into_std() else { return queued };
-    while queued.len() < QUEUE
-        && let Ok((stream, address)) = listener.accept()
-    {
-        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-        match stream {
-            Ok(stream) => queued.push((stream, address)),
-            Err(error) => tracing::debug!(%error, "a queued connection is lost"),
-        }
-    }
-    queued
-}
-
 /// Waits until the service takes itself out of traffic, which a drain delay before the end.
 async fn draining(health: &Health) {
     let mut status = health.watch();
@@ -245,13 +230,12 @@ async fn draining(health: &Health) {
 }
 
 async fn accept(
-    listener: &TcpListener,
+    listener: &Listener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(Arrived, OwnedSemaphorePermit)> {
     // The permit first: a connection over the limit stays in the system's queue.
     let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, permit))
+    Ok((listener.accept().await?, permit))
 }
 
 /// How long to wait after an accept error.

@@ -1,22 +1,17 @@
-//! Binding a socket, with an error that says what to do.
+//! Why a socket could not be had, and what to do about it.
 
-use std::{io, net::SocketAddr};
+use std::{fmt::Display, io, path::Path};
 
-use chassis_core::{Error, Result};
-use tokio::net::TcpListener;
+use chassis_core::Error;
 
-/// Binds an address; `setting` is the usual name of the port's setting in the environment.
-///
-/// Dropping the future binds nothing.
-///
-/// # Errors
-/// `ADDRESS_IN_USE`, `ADDRESS_FORBIDDEN`, `ADDRESS_NOT_HERE` or `BIND_FAILED`; the message says
-/// what to do.
-pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| explain(address, setting, error))
+/// The variable of a setting of this server, such as `HTTP__PORT`.
+pub(crate) fn variable(server: &str, key: &str) -> String {
+    format!("{}__{key}", server.to_ascii_uppercase())
 }
 
-fn explain(address: SocketAddr, setting: &str, error: io::Error) -> Error {
+/// Why a host and a port could not be had.
+pub(crate) fn port(place: impl Display, server: &str, error: io::Error) -> Error {
+    let setting = variable(server, "PORT");
     let (reason, advice) = match error.kind() {
         io::ErrorKind::AddrInUse => (
             "ADDRESS_IN_USE",
@@ -35,21 +30,41 @@ fn explain(address: SocketAddr, setting: &str, error: io::Error) -> Error {
         ),
         _ => ("BIND_FAILED", "the system refused".to_owned()),
     };
-    Error::failed_precondition(reason, format!("cannot listen on {address}: {advice}"))
-        .with_source(error)
+    refused(place, reason, &advice).with_source(error)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Why a Unix socket could not be had.
+pub(crate) fn unix(path: &Path, server: &str, error: io::Error) -> Error {
+    let setting = variable(server, "SOCKET__UNIX");
+    let (reason, advice) = match error.kind() {
+        io::ErrorKind::AddrInUse => (
+            "ADDRESS_IN_USE",
+            format!("another process answers there; stop it or set {setting} to another path"),
+        ),
+        io::ErrorKind::AlreadyExists => (
+            "ADDRESS_IN_USE",
+            format!(
+                "there is a file that is no socket; remove it or set {setting} to another path"
+            ),
+        ),
+        io::ErrorKind::PermissionDenied => (
+            "ADDRESS_FORBIDDEN",
+            "this user needs to read and to write the folder of the socket".to_owned(),
+        ),
+        io::ErrorKind::NotFound => {
+            ("ADDRESS_NOT_HERE", "make the folder that the socket is to be in".to_owned())
+        }
+        _ => ("BIND_FAILED", "the system refused".to_owned()),
+    };
+    refused(format_args!("unix:{}", path.display()), reason, &advice).with_source(error)
+}
 
-    #[tokio::test]
-    async fn a_taken_port_is_named_with_what_to_do() {
-        let taken = bind(([127, 0, 0, 1], 0).into(), "HTTP__PORT").await.unwrap();
-        let address = taken.local_addr().unwrap();
-        let error = bind(address, "HTTP__PORT").await.unwrap_err();
-        assert_eq!(error.reason(), "ADDRESS_IN_USE");
-        assert!(error.message().contains(&address.to_string()), "{error}");
-        assert!(error.message().contains("HTTP__PORT"), "{error}");
-    }
+/// Why a socket of systemd could not be had.
+pub(crate) fn systemd(name: &str, advice: &str) -> Error {
+    let message = format!("cannot listen on systemd:{name}: {advice}");
+    Error::failed_precondition("SOCKET_NOT_HANDED_OVER", message)
+}
+
+fn refused(place: impl Display, reason: &'static str, advice: &str) -> Error {
+    Error::failed_precondition(reason, format!("cannot listen on {place}: {advice}"))
 }

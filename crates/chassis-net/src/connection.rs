@@ -20,13 +20,16 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Limits, first_bytes::Sniffed, meters::Meters, stream::Stream, tls::Tls};
+use crate::{
+    Limits,
+    first_bytes::Sniffed,
+    meters::Meters,
+    stream::{Stream, Wire},
+    tls::Tls,
+};
 
 /// How long one that has connected and sent nothing is waited for when a drain begins: who
 /// connects is about to send, and would not know whether it was heard.
@@ -35,23 +38,23 @@ const FIRST_BYTES_IN_DRAIN: Duration = Duration::from_secs(1);
 /// What is known of the other side of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     local: Option<SocketAddr>,
     leaving: Arc<AtomicBool>,
 }
 
 impl Peer {
     pub(crate) fn new(
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         local: Option<SocketAddr>,
         leaving: Arc<AtomicBool>,
     ) -> Peer {
         Peer { address, local, leaving }
     }
 
-    /// Where it comes from.
+    /// Where it comes from; `None` for who comes over a Unix socket.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -88,14 +91,14 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(crate) async fn plain(self, stream: TcpStream) {
-        no_delay(&stream);
+    pub(crate) async fn plain(self, stream: Wire) {
+        stream.no_delay();
         self.serve(Stream::Plain(stream)).await;
     }
 
     /// The same after a handshake, which has a time of its own.
-    pub(crate) async fn with_tls(self, stream: TcpStream, tls: Tls, meters: &Meters) {
-        no_delay(&stream);
+    pub(crate) async fn with_tls(self, stream: Wire, tls: Tls, meters: &Meters) {
+        stream.no_delay();
         let drained = async {
             self.drain.cancelled().await;
             sleep(FIRST_BYTES_IN_DRAIN).await;
@@ -105,16 +108,16 @@ where
             () = drained => return,
             () = self.abort.cancelled() => return,
         };
-        let peer = self.peer.address;
+        let peer = tracing::field::debug(self.peer.address);
         match shaken {
             Ok(Ok(stream)) => self.serve(stream).await,
             Ok(Err(error)) => {
                 meters.handshakes.inc();
-                tracing::debug!(%error, %peer, "TLS handshake failed");
+                tracing::debug!(%error, peer, "TLS handshake failed");
             }
             Err(_) => {
                 meters.handshakes.inc();
-                tracing::debug!(%peer, "TLS handshake took too long");
+                tracing::debug!(peer, "TLS handshake took too long");
             }
         }
     }
@@ -122,7 +125,7 @@ where
     /// Serves until either side ends it, the drain is over, or it is cut.
     async fn serve(self, stream: Stream) {
         let Connection { http, service, peer, limits, drain, abort } = self;
-        let (stream, is_known) = Sniffed::new(stream);
+        let (stream, is_known) = Sniffed::new(stream, limits.send);
         let service = Counted { service, requests: Arc::default() };
         let mut ages = Ages::new(&limits, is_known.clone(), service.requests.clone());
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
@@ -141,7 +144,7 @@ where
                 result = connection.as_mut() => {
                     if let Err(error) = result {
                         // The client's doing: not worth more than a debug line.
-                        tracing::debug!(%error, peer = %peer.address, "connection ended");
+                        tracing::debug!(%error, peer = ?peer.address, "connection ended");
                     }
                     return;
                 }
@@ -159,7 +162,7 @@ where
                 () = timer.as_mut() => match ages.look(Instant::now()) {
                     Look::Fine => timer.as_mut().reset(ages.next),
                     Look::Silent => {
-                        tracing::debug!(peer = %peer.address, "connection closed: nothing came");
+                        tracing::debug!(peer = ?peer.address, "connection closed: nothing came");
                         return;
                     }
                     Look::Old => {
@@ -172,13 +175,6 @@ where
                 },
             }
         }
-    }
-}
-
-fn no_delay(stream: &TcpStream) {
-    // Answers are written whole; waiting for more bytes only delays them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was refused");
     }
 }
 
@@ -303,6 +299,7 @@ mod tests {
             max_per_address: None,
             first_bytes: seconds(10),
             first_request: None,
+            send: None,
             idle: None,
             max_age: None,
         }

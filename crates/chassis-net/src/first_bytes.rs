@@ -13,11 +13,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::stream::Stream;
+use crate::{stall::Stall, stream::Stream};
 
 /// What an HTTP/2 client sends first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -25,15 +26,17 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A stream that tells when enough was read to know the version.
 pub(crate) struct Sniffed {
     stream: Stream,
+    stall: Stall,
     matched: usize,
     is_known: Arc<AtomicBool>,
 }
 
 impl Sniffed {
     /// The stream, and the flag that it raises.
-    pub(crate) fn new(stream: Stream) -> (Sniffed, Arc<AtomicBool>) {
+    pub(crate) fn new(stream: Stream, send: Option<Duration>) -> (Sniffed, Arc<AtomicBool>) {
         let is_known = Arc::new(AtomicBool::new(false));
-        (Sniffed { stream, matched: 0, is_known: is_known.clone() }, is_known)
+        let stall = Stall::new(send);
+        (Sniffed { stream, stall, matched: 0, is_known: is_known.clone() }, is_known)
     }
 
     fn saw(&mut self, bytes: &[u8]) {
@@ -72,15 +75,18 @@ impl AsyncWrite for Sniffed {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.stall.look(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.stall.look(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let ended = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.stall.look(cx, ended)
     }
 
     fn poll_write_vectored(
@@ -88,7 +94,8 @@ impl AsyncWrite for Sniffed {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.stall.look(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,6 +16,9 @@ const MAX_PENDING_RESETS: usize = 20;
 /// HTTP/2: bytes of answers that may wait in memory for one slow stream.
 const MAX_SEND_BUFFER: usize = 256 * 1024;
 
+/// HTTP/1: headers that hyper has room for unasked.
+const HEADERS_OF_HYPER: usize = 100;
+
 /// What is allowed of HTTP on a connection.
 #[derive(Clone, Debug)]
 pub struct Http {
@@ -25,6 +28,8 @@ pub struct Http {
     pub header_timeout: Duration,
     /// The largest head of a request, in bytes; at least 8192.
     pub max_header_bytes: usize,
+    /// HTTP/1: headers of a request; hyper's own limit is 100, and no less.
+    pub max_headers: usize,
     /// HTTP/2: requests at a time on one connection.
     pub max_concurrent_streams: u32,
 }
@@ -40,6 +45,10 @@ impl Http {
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
             .max_buf_size(self.max_header_bytes);
+        // Room for so many is on its stack; to ask for it would cost two allocations a request.
+        if self.max_headers > HEADERS_OF_HYPER {
+            builder.http1().max_headers(self.max_headers);
+        }
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -7,8 +7,9 @@
 //! Not `axum::serve` or tonic's server: those set no time-out for the first bytes, so that a
 //! few slow clients hold every connection, and their drain waits without end.
 //!
-//! Read in this order: [`bind`], [`Limits`], [`Http`], [`Listening`] (the loop and the drain),
-//! `connection` (the life of one), `first_bytes`, [`tls`].
+//! Read in this order: `listener` (with `unix`, `systemd` and `bind`), [`Limits`], [`Http`],
+//! [`Listening`] (the loop and the drain), `connection` (the life of one), `first_bytes`, `stall`,
+//! [`tls`], [`guest`] (a second protocol on the socket).
 
 mod accept;
 mod address_text;
@@ -17,16 +18,21 @@ mod bind;
 mod call_headers;
 mod connection;
 mod first_bytes;
+pub mod guest;
 mod http;
 mod limits;
+mod listener;
 mod meters;
+mod stall;
 mod stream;
+mod systemd;
 pub mod tls;
+mod unix;
 
 pub use accept::Listening;
 pub use address_text::AddressText;
-pub use bind::bind;
 pub use call_headers::CallHeaders;
 pub use connection::Peer;
+pub use guest::Guest;
 pub use http::Http;
 pub use limits::Limits;

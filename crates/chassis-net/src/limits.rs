@@ -14,6 +14,9 @@ pub struct Limits {
     pub first_bytes: Duration,
     /// Time for the first request to begin. `None`: as for any other.
     pub first_request: Option<Duration>,
+    /// Time in which the other side must take some of what is sent to it; who takes nothing is
+    /// cut off. `None`: it may take as long as it likes.
+    pub send: Option<Duration>,
     /// A connection on which no request began for this long, up to twice as long, is asked to
     /// end. `None`: it may stay.
     pub idle: Option<Duration>,

@@ -7,6 +7,8 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
     time::Duration,
 };
 
@@ -25,12 +27,20 @@ const LONGEST_ANSWER: u64 = 64 * 1024;
 /// `GET` without a body over a connection that is closed afterwards: the whole of HTTP that
 /// this needs fits into two lines, and an asker that runs every few seconds starts fast.
 pub(crate) fn ask(admin: &AdminConfig, probe: &str) -> Result<(), String> {
-    if admin.port == 0 {
+    if admin.socket.systemd().is_some() {
+        return Err("--probe does not know a socket of systemd's: set ADMIN__PORT".to_owned());
+    }
+    if admin.port == 0 && admin.socket.unix().is_none() {
         return Err("--probe needs a fixed admin port: set ADMIN__PORT".to_owned());
     }
     let address = SocketAddr::new(reachable(admin.host), admin.port);
-    let answer = exchange(address, probe)
-        .map_err(|error| format!("the admin port {address} does not answer: {error}"))?;
+    let asked = match admin.socket.unix() {
+        Some(path) => over_path(path, probe),
+        None => over_port(address, probe),
+    };
+    let address = admin.socket.describe(address);
+    let answer =
+        asked.map_err(|error| format!("the admin port {address} does not answer: {error}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer.as_str(), ""));
     let mut words = head.split_whitespace();
     match (words.next(), words.next()) {
@@ -51,12 +61,23 @@ fn reachable(host: IpAddr) -> IpAddr {
     }
 }
 
-fn exchange(address: SocketAddr, probe: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+fn over_port(address: SocketAddr, probe: &str) -> io::Result<String> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    exchange(stream, &address.to_string(), probe)
+}
+
+fn over_path(path: &Path, probe: &str) -> io::Result<String> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    exchange(stream, "localhost", probe)
+}
+
+fn exchange(mut stream: impl Read + Write, host: &str, probe: &str) -> io::Result<String> {
     // In one write: a listener that answers early must not find the rest coming.
-    let request = format!("GET /{probe} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let request = format!("GET /{probe} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
@@ -83,7 +104,7 @@ mod tests {
             }
             caller.write_all(text.as_bytes()).unwrap();
         });
-        AdminConfig { host: Ipv4Addr::UNSPECIFIED.into(), port }
+        AdminConfig { host: Ipv4Addr::UNSPECIFIED.into(), port, ..AdminConfig::default() }
     }
 
     #[test]
@@ -99,7 +120,7 @@ mod tests {
     #[test]
     fn nobody_there_and_no_port_are_told() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let nobody = AdminConfig { host: free.ip(), port: free.port() };
+        let nobody = AdminConfig { host: free.ip(), port: free.port(), ..AdminConfig::default() };
         assert!(ask(&nobody, "livez").unwrap_err().contains("does not answer"));
         let unknown = AdminConfig { port: 0, ..nobody };
         assert!(ask(&unknown, "livez").unwrap_err().contains("ADMIN__PORT"));

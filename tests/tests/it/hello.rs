@@ -51,6 +51,23 @@ pub(crate) struct Hello {
     pub(crate) admin: SocketAddr,
 }
 
+/// The program with sockets as systemd hands them over: descriptor 3 and 4, of these names.
+/// A shell puts them there and says whose they are, since a process knows its own number only.
+pub(crate) fn handed_over(
+    sockets: [std::os::fd::OwnedFd; 2],
+    names: &str,
+    vars: &[(&str, &str)],
+) -> Command {
+    let [third, fourth] = sockets;
+    let program = env!("CARGO_BIN_EXE_hello_service");
+    let place = "exec 3<&0 4>&1 0</dev/null 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\"";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", place, program]).env_clear().kill_on_drop(true);
+    command.env("LISTEN_FDNAMES", names).envs(vars.iter().copied());
+    command.stdin(third).stdout(fourth);
+    command
+}
+
 impl Hello {
     /// Starts it on free ports, its standard output in a file.
     pub(crate) async fn start(vars: &[(&str, &str)]) -> Hello {

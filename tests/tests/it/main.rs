@@ -6,13 +6,16 @@
 
 mod documented;
 mod full;
+mod handed_over;
 mod hello;
 mod lifecycle;
+mod one_port;
 mod overload;
 mod process;
 mod propagation;
 mod resilience;
 mod resilience_upstreams;
+mod rolling;
 mod service;
 mod tail;
 mod tidy;

@@ -36,6 +36,7 @@ mod file;
 mod loader;
 mod secret;
 mod settings;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -46,3 +47,4 @@ pub use settings::{
     AdminConfig, CoreConfig, LogFormat, OtlpProtocol, ServiceConfig, ShutdownConfig,
     TelemetryConfig,
 };
+pub use socket::SocketConfig;

@@ -8,6 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::SocketConfig;
 use crate::{Error, Result};
 
 /// What every process can set.
@@ -40,11 +41,17 @@ pub struct AdminConfig {
     pub host: IpAddr,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
+    /// A Unix socket or one of systemd's in place of host and port.
+    pub socket: SocketConfig,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        AdminConfig { host: Ipv4Addr::LOCALHOST.into(), port: 9090 }
+        AdminConfig {
+            host: Ipv4Addr::LOCALHOST.into(),
+            port: 9090,
+            socket: SocketConfig::default(),
+        }
     }
 }
 

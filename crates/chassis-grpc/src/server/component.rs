@@ -7,16 +7,18 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use chassis_admission::Door;
-use chassis_core::{BoxError, BoxFuture, Code, Component, Env, Listener, Ready, Result, Shutdown};
-use chassis_net::{Listening, tls::Tls};
+use chassis_core::{BoxError, BoxFuture, Code, Component, Env, Ready, Result, Shutdown};
+use chassis_net::guest::{self, Guest, Opened};
+use chassis_net::{Listening, Peer, tls::Tls};
 use chassis_resilience::rate_limit::shared::TokenStore;
+use futures_util::FutureExt;
 use tonic::body::Body;
 use tonic::service::Routes;
 
 use super::call::{Calls, CallsFactory};
 use super::config::ServerConfig;
 use super::connections::PerConnection;
-use super::{descriptors, health};
+use super::{connections, descriptors, health};
 
 /// A gRPC server with health, reflection, deadlines, metrics, spans and an
 /// access log around its services.
@@ -100,7 +102,12 @@ impl Server {
         self.config.reflection && !self.services.descriptors.is_empty()
     }
 
-    async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+    /// The calls, and what has to be polled beside them without end.
+    fn assemble(
+        self,
+        env: &Env,
+        shutdown: Shutdown,
+    ) -> Result<(CallsFactory, BoxFuture<'static, ()>)> {
         let reflects = self.reflects();
         let Services { routes, descriptors } = self.services;
         let (health, health_service) = health::Health::new(descriptors::services(&descriptors)?);
@@ -108,25 +115,58 @@ impl Server {
         if reflects {
             routes = routes.add_service(descriptors::reflection(&descriptors)?);
         }
+        let door = door(&self.config, env, self.tokens)?;
+        let calls = CallsFactory::new(routes.prepare(), env, &self.config, door.clone());
+        let health = health.follow(env.health().watch(), shutdown);
+        let work = async move { tokio::join!(health, door.watch()) };
+        Ok((calls, Box::pin(work.map(drop))))
+    }
 
-        let door = door(&self.config, &env, self.tokens)?;
+    async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+        let config = self.config.clone();
+        let (calls, work) = self.assemble(&env, shutdown.clone())?;
         let server = "grpc";
-        let tls = Tls::load(&self.config.tls, "grpc.tls", server, &["h2"], &env)?;
-        let (address, limits) = (self.config.address(), self.config.connections());
-        let listening = Listening::bind(address, "GRPC__PORT", server, limits, tls, &env).await?;
-        env.announce(Listener { protocol: "grpc", address: listening.address() });
+        let tls = Tls::load(&config.tls, "grpc.tls", server, &["h2"], &env)?;
+        let (address, limits) = (config.address(), config.connections());
+        let listening = Listening::bind(server, address, &config.socket, limits, tls, &env).await?;
+        listening.announce(server, &env);
         ready.ready();
 
-        let calls = CallsFactory::new(routes.prepare(), &env, &self.config, door.clone());
         let service = |peer: &_| PerConnection::new(&calls, peer);
-        let http = self.config.http();
-        let health = health.follow(env.health().watch(), shutdown.clone());
-        let serving = async { tokio::join!(health, listening.serve(&http, service, shutdown)) };
+        let http = config.http();
         tokio::select! {
-            _ = serving => {}
-            () = door.watch() => {}
+            () = listening.serve(&http, service, shutdown) => {}
+            () = work => {}
         }
         Ok(())
+    }
+}
+
+/// On the port of an HTTP server. Of its own settings those of the socket, of connections and of
+/// TLS mean nothing there.
+impl Guest for Server {
+    type Body = Body;
+
+    fn protocol(&self) -> &'static str {
+        "grpc"
+    }
+
+    fn describe(&self) -> String {
+        let reflection = if self.reflects() { ", reflection" } else { "" };
+        format!("gRPC, health{reflection}")
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.config.validate("grpc")
+    }
+
+    fn open(self, env: &Env, shutdown: Shutdown) -> Result<Opened<Body>> {
+        let (calls, work) = self.assemble(env, shutdown)?;
+        let connection = move |peer: &Peer| -> guest::Calls<Body> {
+            let calls = PerConnection::new(&calls, peer);
+            Box::new(move |request| calls.shared(request))
+        };
+        Ok(Opened { is_for: connections::is_grpc, connection: Box::new(connection), work })
     }
 }
 
@@ -166,7 +206,8 @@ impl Component for Server {
     fn describe(&self) -> String {
         let reflection = if self.reflects() { ", reflection" } else { "" };
         let tls = if self.config.tls.is_on() { ", TLS" } else { "" };
-        format!("{}, health{reflection}{tls}", self.config.address())
+        let place = self.config.socket.describe(self.config.address());
+        format!("{place}, health{reflection}{tls}")
     }
 
     fn validate(&self) -> Result<()> {

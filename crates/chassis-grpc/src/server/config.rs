@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use chassis_admission::AdmissionConfig;
-use chassis_core::config::duration;
+use chassis_core::config::{SocketConfig, duration};
 use chassis_core::{Error, Result};
 use chassis_net::{Http, Limits, tls::ServerTlsConfig};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ pub struct ServerConfig {
     pub host: IpAddr,
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
+    /// A Unix socket or one of systemd's in place of host and port.
+    pub socket: SocketConfig,
     /// How long a call may take if its caller gives it more time or says
     /// nothing. It covers the time to the first byte of the answer. 1ms to 1h.
     #[serde(with = "duration")]
@@ -60,6 +62,7 @@ impl Default for ServerConfig {
         ServerConfig {
             host: Ipv4Addr::LOCALHOST.into(),
             port: 50051,
+            socket: SocketConfig::default(),
             request_timeout: Duration::from_secs(30),
             slow_after: Duration::from_millis(500),
             max_connections: 10_000,
@@ -88,6 +91,8 @@ impl ServerConfig {
             max_per_address: Some(self.max_connections_per_address).filter(|most| *most > 0),
             first_bytes: self.first_call_timeout,
             first_request: Some(self.first_call_timeout),
+            // A peer that takes nothing does not answer pings either.
+            send: None,
             idle: some(self.idle_timeout),
             max_age: some(self.max_connection_age),
         }
@@ -99,6 +104,8 @@ impl ServerConfig {
             // It has no say where only HTTP/2 is spoken.
             header_timeout: self.first_call_timeout,
             max_header_bytes: MAX_METADATA_BYTES,
+            // It has no say either.
+            max_headers: 100,
             max_concurrent_streams: self.max_concurrent_streams,
         }
     }
@@ -122,6 +129,7 @@ impl ServerConfig {
         ];
         match checks.into_iter().find(|(fits, ..)| !fits) {
             None => {
+                self.socket.validate(&format!("{path}.socket"))?;
                 self.admission.validate(&format!("{path}.admission"))?;
                 self.tls.validate(&format!("{path}.tls"))
             }

@@ -13,6 +13,8 @@ mod connections;
 mod descriptors;
 mod health;
 mod request;
+#[cfg(feature = "web")]
+mod web;
 
 pub use component::{InProcess, Server, Services};
 pub use config::ServerConfig;

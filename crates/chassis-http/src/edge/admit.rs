@@ -1,51 +1,97 @@
-//! What is refused before a handler sees it: a wrong `Host`, a body that is too large.
+//! What is refused before a handler sees it: a wrong `Host`, and what is too large, too many, too
+//! long or too slow.
+//!
+//! hyper has limits of its own for a head, with answers that have no body. These are below them,
+//! so that a caller who is only a little over learns which limit it was.
 //!
 //! HTTP/1.1 demands exactly one `Host` (RFC 9112, 3.2). hyper lets a request with none or two
 //! pass, and two readers that pick a different one disagree about whose request it is.
+
+use std::time::Duration;
 
 use axum::{
     body::Body,
     extract::{DefaultBodyLimit, Request},
 };
 use chassis_core::{Error, Result};
-use http::{StatusCode, Version, header, uri::Authority};
+use http::{StatusCode, Uri, Version, header, uri::Authority};
 use http_body::Body as _;
+use tokio::time::Instant;
 
 use crate::{
-    limit::{Limited, Tripped},
+    extract,
+    limit::{Limit, Limited, Tripped},
     problem::Problem,
 };
 
-/// Lets a request in, its body cut at `limit` bytes, or says why not. Where a body may turn out
-/// to be too long, what comes with it tells of that.
+/// What a request may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestLimits {
+    /// Bytes of its body.
+    pub(crate) body: u64,
+    /// Time for all of its body.
+    pub(crate) body_timeout: Duration,
+    /// Lines of its head.
+    pub(crate) headers: usize,
+    /// Bytes of its target.
+    pub(crate) uri: usize,
+    /// How deep its JSON may be nested.
+    pub(crate) json_depth: usize,
+}
+
+/// Lets a request in, its body cut at its limits, or says why not. What comes with it tells
+/// whether the body went over one.
 pub(super) fn admit(
     mut request: Request,
-    limit: u64,
+    limits: &RequestLimits,
 ) -> Result<(Request, Option<Tripped>), Problem> {
+    if target_length(request.uri()) > limits.uri {
+        let error =
+            Error::invalid_argument("URI_TOO_LONG", "the target is longer than allowed here");
+        return Err(Problem::new(error).with_status(StatusCode::URI_TOO_LONG));
+    }
+    if request.headers().len() > limits.headers {
+        let error =
+            Error::invalid_argument("TOO_MANY_HEADERS", "there are more headers than allowed here");
+        return Err(Problem::new(error).with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
     check_host(&request)?;
-    let size = request.body().size_hint();
-    if size.exact() == Some(0) {
+    if request.body().is_end_stream() {
         return Ok((request, None));
     }
-    if size.lower() > limit {
-        return Err(body_too_large());
+    if request.body().size_hint().lower() > limits.body {
+        return Err(body_over(Limit::Size));
+    }
+    if limits.json_depth < extract::MAX_JSON_DEPTH {
+        request.extensions_mut().insert(extract::JsonDepth(limits.json_depth));
     }
     // It is limited here; axum's own limit of 2 MB would only surprise.
     DefaultBodyLimit::disable().apply(&mut request);
-    // A body of known size is as long as it says: hyper sees to it. Only one without a
-    // declared length must be counted.
-    if size.upper().is_some_and(|upper| upper <= limit) {
-        return Ok((request, None));
-    }
     let tripped = Tripped::default();
-    let request = request.map(|body| Body::new(Limited::new(body, limit, tripped.clone())));
-    Ok((request, Some(tripped)))
+    let until = Instant::now() + limits.body_timeout;
+    let body = |body| Body::new(Limited::new(body, limits.body, tripped.clone()).until(until));
+    Ok((request.map(body), Some(tripped)))
 }
 
-/// The refusal of a body over the limit.
-pub(crate) fn body_too_large() -> Problem {
-    Problem::new(Error::invalid_argument("BODY_TOO_LARGE", "the body is larger than allowed here"))
-        .with_status(StatusCode::PAYLOAD_TOO_LARGE)
+/// As it was sent, but for what HTTP/2 says elsewhere.
+fn target_length(uri: &Uri) -> usize {
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    uri.path_and_query().map_or(0, |path| path.as_str().len()) + authority
+}
+
+/// The refusal of a body over a limit.
+pub(crate) fn body_over(limit: Limit) -> Problem {
+    let (error, status) = match limit {
+        Limit::Size => (
+            Error::invalid_argument("BODY_TOO_LARGE", "the body is larger than allowed here"),
+            StatusCode::PAYLOAD_TOO_LARGE,
+        ),
+        Limit::Time => (
+            Error::invalid_argument("BODY_TOO_SLOW", "the body did not come in the allowed time"),
+            StatusCode::REQUEST_TIMEOUT,
+        ),
+    };
+    Problem::new(error).with_status(status)
 }
 
 fn check_host(request: &Request) -> Result<()> {
@@ -139,11 +185,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_declared_length_over_the_limit_is_refused_unread() {
-        let refused = admit(host(Body::from("12345")), 4).unwrap_err();
+    fn limits(body: u64) -> RequestLimits {
+        let body_timeout = Duration::from_secs(5);
+        RequestLimits { body, body_timeout, headers: 3, uri: 20, json_depth: 127 }
+    }
+
+    #[tokio::test]
+    async fn a_declared_length_over_the_limit_is_refused_unread() {
+        let refused = admit(host(Body::from("12345")), &limits(4)).unwrap_err();
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(admit(host(Body::from("1234")), 4).is_ok());
+        assert!(admit(host(Body::from("1234")), &limits(4)).is_ok());
     }
 
     #[tokio::test]
@@ -152,12 +203,27 @@ mod tests {
             let chunks = ["123", "456"].map(|c| Ok::<_, std::io::Error>(bytes::Bytes::from(c)));
             Body::from_stream(futures_util::stream::iter(chunks))
         };
-        let (request, tripped) = admit(host(chunks()), 5).unwrap();
+        let (request, tripped) = admit(host(chunks()), &limits(5)).unwrap();
         assert!(axum::body::to_bytes(request.into_body(), 100).await.is_err());
-        assert!(tripped.unwrap().is_set());
-        let (request, tripped) = admit(host(chunks()), 6).unwrap();
+        assert_eq!(tripped.unwrap().by(), Some(Limit::Size));
+        let (request, tripped) = admit(host(chunks()), &limits(6)).unwrap();
         assert_eq!(axum::body::to_bytes(request.into_body(), 100).await.unwrap(), "123456");
-        assert!(!tripped.unwrap().is_set());
+        assert_eq!(tripped.unwrap().by(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_has_until_then_however_often_a_piece_comes() {
+        for (pause, pieces, in_time) in [(1, 4, true), (1, 6, false), (60, 1, false)] {
+            let body = futures_util::stream::unfold(0, move |piece| async move {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+                (piece < pieces).then_some((Ok::<_, std::io::Error>("x"), piece + 1))
+            });
+            let begun = Instant::now();
+            let (request, tripped) = admit(host(Body::from_stream(body)), &limits(100)).unwrap();
+            let read = axum::body::to_bytes(request.into_body(), 100).await;
+            assert_eq!((read.is_ok(), tripped.unwrap().by().is_none()), (in_time, in_time));
+            assert!(begun.elapsed() <= Duration::from_secs(5), "{:?}", begun.elapsed());
+        }
     }
 
     fn host(body: Body) -> Request {

@@ -36,7 +36,10 @@ use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
 use tower::{Layer, Service};
 
-pub(crate) use self::{admit::body_too_large, metrics::method_label};
+pub(crate) use self::{
+    admit::{RequestLimits, body_over},
+    metrics::method_label,
+};
 use self::{
     answering::Answering,
     exchange::Exchange,
@@ -62,7 +65,7 @@ struct Shared {
     env: Env,
     request_timeout: Duration,
     slow_after: Duration,
-    body_limit: u64,
+    limits: RequestLimits,
     metrics: EdgeMetrics,
     door: Door,
 }
@@ -73,7 +76,7 @@ impl EdgeLayer {
             env: env.clone(),
             request_timeout: config.request_timeout,
             slow_after: config.slow_after,
-            body_limit: config.body_limit as u64,
+            limits: config.requests(),
             metrics: EdgeMetrics::bind(env.metrics(), door.clone()),
             door,
         }))
@@ -149,7 +152,7 @@ where
         let admitted = deadline
             .check()
             .map_err(Problem::from)
-            .and_then(|()| admit::admit(request, shared.body_limit))
+            .and_then(|()| admit::admit(request, &shared.limits))
             .and_then(|(request, tripped)| match shared.door.enter(priority, peer) {
                 Ok(pass) => Ok((self.inner.call(request), tripped, pass)),
                 Err(error) => Err(Problem::from(error)),
@@ -210,8 +213,8 @@ fn complete(response: Response, tripped: Option<&Tripped>, has_route: bool) -> R
         return response;
     }
     // Whatever the handler made of the broken body, this is why it broke.
-    if tripped.is_some_and(Tripped::is_set) {
-        return body_too_large().into_response();
+    if let Some(limit) = tripped.and_then(Tripped::by) {
+        return body_over(limit).into_response();
     }
     let is_bare = response.body().size_hint().exact() == Some(0)
         && !response.headers().contains_key(header::CONTENT_TYPE);

@@ -6,9 +6,14 @@ use std::{
 };
 
 use chassis_admission::AdmissionConfig;
-use chassis_core::{Error, Result, config::duration};
+use chassis_core::{
+    Error, Result,
+    config::{SocketConfig, duration},
+};
 use chassis_net::{Http, Limits, tls::ServerTlsConfig};
 use serde::{Deserialize, Serialize};
+
+use crate::{edge::RequestLimits, extract::MAX_JSON_DEPTH};
 
 /// Settings of an HTTP server; every one has a default that works.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +23,8 @@ pub struct ServerConfig {
     pub host: IpAddr,
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
+    /// A Unix socket or one of systemd's in place of host and port.
+    pub socket: SocketConfig,
     /// Time for a new connection to say something and for each head of a request to arrive.
     /// An idle connection of HTTP/1 is closed after it as well. It holds for the TLS handshake
     /// too.
@@ -32,8 +39,22 @@ pub struct ServerConfig {
     pub slow_after: Duration,
     /// Largest body of a request, in bytes.
     pub body_limit: usize,
-    /// Largest head of a request, in bytes; at least 8192.
+    /// Time for all of the body of a request to arrive. 1ms to 24h. `request_timeout` ends the
+    /// wait too, with another answer.
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    /// Time in which a client must take some of an answer; who takes nothing is cut off. 1s to
+    /// 24h.
+    #[serde(with = "duration")]
+    pub send_timeout: Duration,
+    /// Largest head of a request, in bytes. 8192 to 16777216.
     pub max_header_bytes: usize,
+    /// Most headers of a request. 1 to 4096.
+    pub max_headers: usize,
+    /// Longest target of a request, in bytes: path and query, and the host in it. 64 to 65534.
+    pub max_uri_bytes: usize,
+    /// How deep arrays and objects may be nested in a body that `Json` reads. 1 to 127.
+    pub max_json_depth: usize,
     /// Most connections at a time; those beyond it wait in the queue of the system.
     pub max_connections: usize,
     /// Most connections at a time from one address, or from one network of 64 bits with IPv6;
@@ -60,11 +81,20 @@ impl Default for ServerConfig {
         ServerConfig {
             host: Ipv4Addr::LOCALHOST.into(),
             port: 8080,
+            socket: SocketConfig::default(),
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             slow_after: Duration::from_millis(500),
             body_limit: 2 * 1024 * 1024,
+            // Below `request_timeout`, so that it is said what was slow.
+            body_timeout: Duration::from_secs(20),
+            send_timeout: Duration::from_secs(30),
             max_header_bytes: 64 * 1024,
+            // What hyper has on its stack; more cost two allocations for each request.
+            max_headers: 100,
+            // RFC 9110 asks for 8000 at least.
+            max_uri_bytes: 8192,
+            max_json_depth: MAX_JSON_DEPTH,
             max_connections: 10_000,
             max_connections_per_address: 0,
             max_concurrent_streams: 200,
@@ -84,6 +114,7 @@ impl ServerConfig {
             max_per_address: Some(self.max_connections_per_address).filter(|most| *most > 0),
             first_bytes: self.header_timeout,
             first_request: None,
+            send: Some(self.send_timeout),
             idle: some(self.idle_timeout),
             max_age: some(self.max_connection_age),
         }
@@ -94,7 +125,18 @@ impl ServerConfig {
             only_http2: false,
             header_timeout: self.header_timeout,
             max_header_bytes: self.max_header_bytes,
+            max_headers: self.max_headers,
             max_concurrent_streams: self.max_concurrent_streams,
+        }
+    }
+
+    pub(super) fn requests(&self) -> RequestLimits {
+        RequestLimits {
+            body: self.body_limit as u64,
+            body_timeout: self.body_timeout,
+            headers: self.max_headers,
+            uri: self.max_uri_bytes,
+            json_depth: self.max_json_depth,
         }
     }
 
@@ -103,7 +145,18 @@ impl ServerConfig {
     /// # Errors
     /// `INVALID_CONFIG` that names the setting.
     pub fn validate(&self) -> Result<()> {
+        let day = Duration::from_secs(24 * 3600);
+        let body_times = Duration::from_millis(1)..=day;
         let checks = [
+            ("body_timeout", body_times.contains(&self.body_timeout), "1ms to 24h"),
+            (
+                "send_timeout",
+                (Duration::from_secs(1)..=day).contains(&self.send_timeout),
+                "1s to 24h",
+            ),
+            ("max_headers", (1..=4096).contains(&self.max_headers), "1 to 4096"),
+            ("max_uri_bytes", (64..=65_534).contains(&self.max_uri_bytes), "64 to 65534"),
+            ("max_json_depth", (1..=MAX_JSON_DEPTH).contains(&self.max_json_depth), "1 to 127"),
             ("header_timeout", !self.header_timeout.is_zero(), "more than 0s"),
             ("request_timeout", !self.request_timeout.is_zero(), "more than 0s"),
             ("max_header_bytes", self.max_header_bytes >= 8192, "at least 8192"),
@@ -114,6 +167,7 @@ impl ServerConfig {
         ];
         match checks.into_iter().find(|(_, good, _)| !good) {
             None => {
+                self.socket.validate("http.socket")?;
                 self.admission.validate("http.admission")?;
                 self.tls.validate("http.tls")
             }

@@ -1,4 +1,4 @@
-//! The router with what is known of one connection.
+//! What answers on one connection: the router, and the guest of the server if it has one.
 
 use std::{
     convert::Infallible,
@@ -6,54 +6,128 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::{Router, extract::ConnectInfo, routing::future::RouteFuture};
-use chassis_net::Peer;
+use axum::{
+    Router, body::Body, extract::ConnectInfo, response::Response, routing::future::RouteFuture,
+};
+use chassis_core::{BoxFuture, Env, Result, Shutdown};
+use chassis_net::{
+    Guest, Peer,
+    guest::{Calls, Connect, Opened},
+};
 use http::{HeaderValue, Request, Version, header::CONNECTION};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower::Service as _;
 
+/// A guest of any kind, before it is opened.
+pub(super) trait AnyGuest: Send {
+    fn describe(&self) -> String;
+    fn protocol(&self) -> &'static str;
+    fn validate(&self) -> Result<()>;
+    fn open(self: Box<Self>, env: &Env, shutdown: Shutdown) -> Result<Opened<Body>>;
+}
+
+impl<G: Guest> AnyGuest for G {
+    fn describe(&self) -> String {
+        Guest::describe(self)
+    }
+
+    fn protocol(&self) -> &'static str {
+        Guest::protocol(self)
+    }
+
+    fn validate(&self) -> Result<()> {
+        Guest::validate(self)
+    }
+
+    fn open(self: Box<Self>, env: &Env, shutdown: Shutdown) -> Result<Opened<Body>> {
+        let Opened { is_for, connection, work } = Guest::open(*self, env, shutdown)?;
+        let connection = move |peer: &Peer| -> Calls<Body> {
+            let calls = connection(peer);
+            Box::new(move |request| {
+                let answer = calls(request);
+                Box::pin(async { answer.await.map(Body::new) })
+            })
+        };
+        Ok(Opened { is_for, connection: Box::new(connection), work })
+    }
+}
+
+/// Whether a request is for the guest.
+type IsFor = fn(&Request<Incoming>) -> bool;
+
+/// What of a guest is asked for each connection.
+pub(super) struct Shared {
+    pub(super) is_for: IsFor,
+    pub(super) connection: Connect<Body>,
+}
+
 /// The router with what is known of one connection.
 pub(crate) struct PerConnection {
     router: Router,
+    guest: Option<(IsFor, Calls<Body>)>,
     peer: Peer,
 }
 
 impl PerConnection {
     pub(crate) fn new(router: &Router, peer: &Peer) -> PerConnection {
-        PerConnection { router: router.clone(), peer: peer.clone() }
+        PerConnection { router: router.clone(), guest: None, peer: peer.clone() }
+    }
+
+    pub(super) fn beside(mut self, guest: Option<&Shared>) -> PerConnection {
+        self.guest = guest.map(|guest| (guest.is_for, (guest.connection)(&self.peer)));
+        self
     }
 }
 
 impl hyper::service::Service<Request<Incoming>> for PerConnection {
-    type Response = axum::response::Response;
+    type Response = Response;
     type Error = Infallible;
     type Future = Answer;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(ConnectInfo(self.peer.address()));
         let leaving = (request.version() < Version::HTTP_2).then(|| self.peer.clone());
+        if let Some((is_for, calls)) = &self.guest
+            && is_for(&request)
+        {
+            return Answer { route: Answering::Guest { answer: calls(request) }, leaving };
+        }
+        if let Some(address) = self.peer.address() {
+            request.extensions_mut().insert(ConnectInfo(address));
+        }
         // A router is always ready, and its clone is one counter.
-        Answer { route: self.router.clone().call(request), leaving }
+        let answer = self.router.clone().call(request);
+        Answer { route: Answering::Router { answer }, leaving }
     }
 }
 
 pin_project! {
-    /// The router's answer, and with HTTP/1 the last one if the service is leaving. HTTP/2 has
-    /// GOAWAY for that, which loses nothing.
+    #[project = AnsweringProjected]
+    enum Answering {
+        Router { #[pin] answer: RouteFuture<Infallible> },
+        Guest { answer: BoxFuture<'static, Response> },
+    }
+}
+
+pin_project! {
+    /// The answer, and with HTTP/1 the last one if the service is leaving. HTTP/2 has GOAWAY for
+    /// that, which loses nothing.
     pub(crate) struct Answer {
         #[pin]
-        route: RouteFuture<Infallible>,
+        route: Answering,
         leaving: Option<Peer>,
     }
 }
 
 impl Future for Answer {
-    type Output = Result<axum::response::Response, Infallible>;
+    type Output = std::result::Result<Response, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut answer = ready!(this.route.poll(cx));
+        let mut answer = ready!(match this.route.project() {
+            AnsweringProjected::Router { answer } => answer.poll(cx),
+            AnsweringProjected::Guest { answer } => answer.as_mut().poll(cx).map(Ok),
+        });
         if let (Ok(answer), Some(peer)) = (&mut answer, this.leaving)
             && peer.is_to_leave()
         {

@@ -14,18 +14,20 @@ use std::borrow::Cow;
 
 use axum::Router;
 use chassis_admission::Door;
-use chassis_core::{BoxFuture, Code, Component, Env, Listener, Ready, Result, Shutdown};
-use chassis_net::{Listening, tls::Tls};
+use chassis_core::{BoxFuture, Code, Component, Env, Ready, Result, Shutdown};
+use chassis_net::{Guest, Listening, guest::Opened, tls::Tls};
 use chassis_resilience::rate_limit::shared::TokenStore;
+use futures_util::future::OptionFuture;
 
 pub use self::config::ServerConfig;
 pub(crate) use self::connection::PerConnection;
+use self::connection::{AnyGuest, Shared};
 use crate::edge::{EdgeLayer, panic};
 
 /// An HTTP server as a component of an app.
 ///
 /// It puts the chassis around each route of the router, announces a
-/// [`Listener`] of the protocol `http`, and on shutdown stops accepting, lets the calls in
+/// [`Listener`](chassis_core::Listener) of the protocol `http`, and on shutdown stops accepting, lets the calls in
 /// flight end, and cuts what is left at the deadline of the drain.
 ///
 /// Dropping the future of its run closes the socket and every connection.
@@ -33,13 +35,14 @@ pub struct Server {
     config: ServerConfig,
     router: Router,
     tokens: Option<Box<dyn TokenStore>>,
+    guest: Option<Box<dyn AnyGuest>>,
 }
 
 impl Server {
     /// A server of this router. Nothing is bound before the app runs.
     #[must_use]
     pub fn new(config: &ServerConfig, router: Router) -> Server {
-        Server { config: config.clone(), router, tokens: None }
+        Server { config: config.clone(), router, tokens: None, guest: None }
     }
 
     /// Keeps the rate limit of each caller together with all instances that use this store; it
@@ -47,6 +50,17 @@ impl Server {
     #[must_use]
     pub fn rate_limit_store(mut self, store: impl TokenStore) -> Server {
         self.tokens = Some(Box::new(store));
+        self
+    }
+
+    /// Serves gRPC on the same port: what says `content-type: application/grpc` with HTTP/2 goes
+    /// to `grpc`, which is a `chassis_grpc::Server` that is not a component of its own then.
+    /// Each request has the layer of its own kind around it, so that metrics, log lines and
+    /// errors are those of HTTP or of gRPC, never both. The socket, its limits and TLS are those
+    /// of this server; deadlines, admission and reflection of calls are those of `grpc`.
+    #[must_use]
+    pub fn with_grpc(mut self, grpc: impl Guest) -> Server {
+        self.guest = Some(Box::new(grpc));
         self
     }
 
@@ -73,21 +87,35 @@ impl Server {
         Ok((self.router.layer(edge).with_state(()), door))
     }
 
-    async fn serve(self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
+    async fn serve(mut self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
         let config = self.config.clone();
         let server = "http";
+        let guest = self.guest.take();
+        let protocol = guest.as_ref().map(|guest| guest.protocol());
+        let guest = guest.map(|guest| guest.open(&env, shutdown.clone())).transpose()?;
+        let (guest, work) = match guest {
+            None => (None, None),
+            Some(Opened { is_for, connection, work }) => {
+                (Some(Shared { is_for, connection }), Some(work))
+            }
+        };
         let tls = Tls::load(&config.tls, "http.tls", server, &["h2", "http/1.1"], &env)?;
         let address = (config.host, config.port).into();
         let limits = config.connections();
-        let listening = Listening::bind(address, "HTTP__PORT", server, limits, tls, &env).await?;
+        let listening = Listening::bind(server, address, &config.socket, limits, tls, &env).await?;
         let (router, door) = self.assemble(&env)?;
-        env.announce(Listener { protocol: "http", address: listening.address() });
+        listening.announce(server, &env);
+        if let Some(protocol) = protocol {
+            listening.announce(protocol, &env);
+        }
         ready.ready();
-        let service = |peer: &_| PerConnection::new(&router, peer);
+        let service = |peer: &_| PerConnection::new(&router, peer).beside(guest.as_ref());
         let http = config.http();
+        let work = OptionFuture::from(work);
         tokio::select! {
             () = listening.serve(&http, service, shutdown) => {}
             () = door.watch() => {}
+            Some(()) = work => {}
         }
         Ok(())
     }
@@ -100,11 +128,14 @@ impl Component for Server {
 
     fn describe(&self) -> String {
         let tls = if self.config.tls.is_on() { ", TLS" } else { "" };
-        format!("{}:{}{tls}", self.config.host, self.config.port)
+        let address = (self.config.host, self.config.port).into();
+        let guest = self.guest.as_ref().map(|guest| format!(", {}", guest.describe()));
+        format!("{}{tls}{}", self.config.socket.describe(address), guest.unwrap_or_default())
     }
 
     fn validate(&self) -> Result<()> {
-        self.config.validate()
+        self.config.validate()?;
+        self.guest.as_ref().map_or(Ok(()), |guest| guest.validate())
     }
 
     fn run(

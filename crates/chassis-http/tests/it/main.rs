@@ -10,6 +10,7 @@ mod connections;
 mod drain;
 mod held_back;
 mod kept;
+mod limits;
 mod log;
 mod refusals;
 mod requests;

@@ -58,6 +58,24 @@ impl Running {
         read_all(&mut stream).await
     }
 
+    /// Sends a request of HTTP/2 on a fresh connection; gives status, media type and body.
+    pub(crate) async fn http2(&self, request: http::Request<axum::body::Body>) -> Answer {
+        let io = hyper_util::rt::TokioIo::new(self.connect().await);
+        let builder =
+            hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+        let (mut sender, connection) = builder.handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let answer = sender.send_request(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let head = answer
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()))
+            .collect();
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+        Answer { status, head, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
     /// A GET with extra header lines.
     pub(crate) async fn get(&self, path: &str, headers: &str) -> Answer {
         let request =

@@ -5,14 +5,11 @@ use std::{io, sync::Arc};
 use chassis_core::{Counter, Env, Error, Result};
 use parking_lot::RwLock;
 use rustls::ServerConfig;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 
 use super::{ServerTlsConfig, files::Files};
-use crate::stream::Stream;
+use crate::stream::{Stream, Wire};
 
 /// What a server needs for TLS. Cheap to clone.
 #[derive(Clone)]
@@ -68,7 +65,7 @@ impl Tls {
     }
 
     /// Shakes hands. Dropping the future closes the connection.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
+    pub(crate) async fn accept(&self, stream: Wire) -> io::Result<Stream> {
         let current = self.0.current.read().clone();
         let stream = TlsAcceptor::from(current).accept(stream).await?;
         Ok(Stream::Tls(Box::new(stream)))

@@ -3,10 +3,9 @@
 use std::{convert::Infallible, io};
 
 use chassis_core::{Env, Result};
-use tokio::net::TcpStream;
 
 use super::ServerTlsConfig;
-use crate::stream::Stream;
+use crate::stream::{Stream, Wire};
 
 /// Nothing: this program was built without TLS.
 #[derive(Clone)]
@@ -27,7 +26,7 @@ impl Tls {
         config.validate(path).map(|()| None)
     }
 
-    pub(crate) async fn accept(&self, _stream: TcpStream) -> io::Result<Stream> {
+    pub(crate) async fn accept(&self, _stream: Wire) -> io::Result<Stream> {
         match self.0 {}
     }
 

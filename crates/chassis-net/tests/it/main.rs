@@ -3,11 +3,12 @@
 
 mod certificates;
 mod connections;
+mod sockets;
 mod tls;
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
-use chassis_core::{Env, Shutdown, ShutdownTrigger};
+use chassis_core::{Env, Result, Shutdown, ShutdownTrigger, config::SocketConfig};
 use chassis_net::{
     Http, Limits, Listening, Peer,
     tls::{ServerTlsConfig, Tls},
@@ -43,6 +44,7 @@ fn limits() -> Limits {
         max_per_address: None,
         first_bytes: Duration::from_secs(10),
         first_request: None,
+        send: None,
         idle: None,
         max_age: None,
     }
@@ -50,16 +52,34 @@ fn limits() -> Limits {
 
 impl Server {
     async fn start(limits: Limits, tls: &ServerTlsConfig) -> Server {
-        let env = Env::test("greeter");
-        let tls = Tls::load(tls, "http.tls", "http", &["h2", "http/1.1"], &env).unwrap();
+        Server::start_on(&SocketConfig::default(), limits, tls).await.unwrap()
+    }
+
+    async fn start_on(
+        socket: &SocketConfig,
+        limits: Limits,
+        tls: &ServerTlsConfig,
+    ) -> Result<Server> {
         let anywhere = ([127, 0, 0, 1], 0).into();
-        let listening =
-            Listening::bind(anywhere, "HTTP__PORT", "http", limits, tls, &env).await.unwrap();
-        let address = listening.address();
+        Server::start_at(anywhere, socket, limits, tls).await
+    }
+
+    async fn start_at(
+        address: SocketAddr,
+        socket: &SocketConfig,
+        limits: Limits,
+        tls: &ServerTlsConfig,
+    ) -> Result<Server> {
+        let env = Env::test("greeter");
+        let tls = Tls::load(tls, "http.tls", "http", &["h2", "http/1.1"], &env)?;
+        let listening = Listening::bind("http", address, socket, limits, tls, &env).await?;
+        listening.announce("http", &env);
+        let address = listening.address().unwrap_or(address);
         let http = Http {
             only_http2: false,
             header_timeout: Duration::from_secs(10),
             max_header_bytes: 8192,
+            max_headers: 100,
             max_concurrent_streams: 10,
         };
         let (trigger, shutdown) = Shutdown::new();
@@ -67,7 +87,7 @@ impl Server {
             let service = |_: &Peer| service_fn(hello);
             listening.serve(&http, service, shutdown).await;
         });
-        Server { env, address, trigger, running }
+        Ok(Server { env, address, trigger, running })
     }
 
     async fn connect(&self) -> TcpStream {
@@ -85,7 +105,7 @@ impl Server {
     }
 }
 
-async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn hello(_: Request<Incoming>) -> std::result::Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::from("hello")))
 }
 
