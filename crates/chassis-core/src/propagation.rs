@@ -36,8 +36,7 @@ const MAX_REQUEST_ID: usize = 128;
 /// malformed members of `baggage`. A request id is accepted if it is 1 to 128 visible ASCII
 /// characters, else one is made from the trace id.
 ///
-/// `get` gives a header by name. Where a header came more than once, only that of
-/// `tracestate` and `baggage` may be joined by commas.
+/// `get` gives a header by name; where one may come more than once, by way of [`joined`].
 pub fn extract<'a, T: Into<Cow<'a, str>>>(env: &Env, get: impl Fn(&str) -> Option<T>) -> Context {
     let get = |name| get(name).map(Into::<Cow<'a, str>>::into);
     let trace = match get(TRACEPARENT).as_deref().and_then(TraceContext::parse) {
@@ -55,6 +54,21 @@ pub fn extract<'a, T: Into<Cow<'a, str>>>(env: &Env, get: impl Fn(&str) -> Optio
     match get(BAGGAGE) {
         Some(baggage) => context.with_baggage(Baggage::parse(&baggage)),
         None => context,
+    }
+}
+
+/// What the lines of a header say that carries context, for [`extract`]. Lists may come in several
+/// lines, which are one; a `traceparent` that comes twice is none; of all others the first counts.
+pub fn joined<'a>(name: &str, mut lines: impl Iterator<Item = &'a str>) -> Option<Cow<'a, str>> {
+    let first = lines.next()?;
+    let Some(second) = lines.next() else { return Some(first.into()) };
+    match name {
+        TRACEPARENT => None,
+        TRACESTATE | BAGGAGE => {
+            let all = [first, second].into_iter().chain(lines);
+            Some(all.collect::<Vec<_>>().join(",").into())
+        }
+        _ => Some(first.into()),
     }
 }
 
@@ -120,6 +134,21 @@ mod tests {
         assert_eq!(next.baggage().get("shop").as_deref(), Some("berlin"));
         assert_eq!(headers[BAGGAGE], "shop=berlin");
         assert!(next.trace().parent.is_some());
+    }
+
+    #[test]
+    fn lines_of_one_name_are_a_list_or_a_mistake() {
+        let read = |name: &str, lines: &[&'static str]| {
+            joined(name, lines.iter().copied()).map(Cow::into_owned)
+        };
+        for name in [TRACEPARENT, TRACESTATE, BAGGAGE, REQUEST_ID] {
+            assert_eq!(read(name, &[]), None);
+            assert_eq!(read(name, &["a"]).unwrap(), "a");
+        }
+        assert_eq!(read(TRACEPARENT, &["a", "a"]), None);
+        assert_eq!(read(TRACESTATE, &["a", "b", "c"]).unwrap(), "a,b,c");
+        assert_eq!(read(BAGGAGE, &["a", "b"]).unwrap(), "a,b");
+        assert_eq!(read(REQUEST_ID, &["a", "b"]).unwrap(), "a");
     }
 
     #[test]

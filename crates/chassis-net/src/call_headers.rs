@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use ::http::{HeaderMap, HeaderValue};
 use chassis_core::propagation::{
-    BAGGAGE, FORCE_TRACE, PRIORITY, REQUEST_ID, TRACEPARENT, TRACESTATE,
+    self, BAGGAGE, FORCE_TRACE, PRIORITY, REQUEST_ID, TRACEPARENT, TRACESTATE,
 };
 
 const NAMES: [&str; 6] = [TRACEPARENT, TRACESTATE, BAGGAGE, REQUEST_ID, PRIORITY, FORCE_TRACE];
@@ -23,15 +23,18 @@ const LENGTHS: u64 = {
 pub struct CallHeaders<'a> {
     headers: &'a HeaderMap,
     values: [Option<&'a HeaderValue>; NAMES.len()],
+    /// Whether one of these comes in several lines.
+    repeats: bool,
     timeout: Option<&'a HeaderValue>,
 }
 
 impl<'a> CallHeaders<'a> {
-    /// Reads the headers of [`propagation`](chassis_core::propagation), and the one that says how
+    /// Reads the headers of [`propagation`], and the one that says how
     /// long the caller waits, which each protocol calls otherwise; of several lines the first.
     #[must_use]
     pub fn read(headers: &'a HeaderMap, timeout: &str) -> CallHeaders<'a> {
-        let mut read = CallHeaders { headers, values: [None; NAMES.len()], timeout: None };
+        let values = [None; NAMES.len()];
+        let mut read = CallHeaders { headers, values, repeats: false, timeout: None };
         for (name, value) in headers {
             let name = name.as_str();
             if name == timeout {
@@ -40,6 +43,7 @@ impl<'a> CallHeaders<'a> {
                 && LENGTHS & (1 << name.len()) != 0
                 && let Some(index) = position(name)
             {
+                read.repeats |= read.values[index].is_some();
                 read.values[index].get_or_insert(value);
             }
         }
@@ -58,17 +62,15 @@ impl<'a> CallHeaders<'a> {
         self.values[position(name)?]?.to_str().ok()
     }
 
-    /// As [`text`](CallHeaders::text), with all lines of those that are lists: what
-    /// [`extract`](chassis_core::propagation::extract) asks for.
+    /// What [`extract`](propagation::extract) asks for: the lines of one header
+    /// [joined](propagation::joined).
     #[must_use]
     pub fn carried(&self, name: &str) -> Option<Cow<'a, str>> {
-        let first = self.text(name)?;
-        if name != TRACESTATE && name != BAGGAGE {
-            return Some(first.into());
+        if !self.repeats {
+            return self.text(name).map(Cow::from);
         }
-        let lines = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        let all: Vec<&str> = lines.collect();
-        Some(if all.len() > 1 { all.join(",").into() } else { first.into() })
+        let lines = self.headers.get_all(name).iter();
+        propagation::joined(name, lines.filter_map(|value| value.to_str().ok()))
     }
 }
 

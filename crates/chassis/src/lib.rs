@@ -23,6 +23,7 @@
 mod cli;
 mod exit;
 mod probe;
+mod pulse;
 mod run;
 mod service;
 

@@ -23,6 +23,7 @@ use crate::{
     Exit,
     cli::{self, Action},
     probe,
+    pulse::Pulse,
 };
 
 /// How long blocked threads are waited for after the end.
@@ -119,7 +120,9 @@ where
             return Exit::Failure;
         }
     };
+    let pulse = Pulse::start(runtime.handle().clone());
     let outcome = runtime.block_on(live(info, loaded, assemble, action));
+    drop(pulse);
     // What blocks a thread, such as a name look-up, is not waited for until it ends.
     runtime.shutdown_timeout(LEFTOVERS);
     match outcome {

@@ -57,11 +57,19 @@ async fn panics() -> &'static str {
     panic!("boom goes the handler")
 }
 
+/// Holds its thread, as no handler must, for as long as a test may take.
+async fn blocks() -> &'static str {
+    let (_kept, wait) = std::sync::mpsc::channel::<()>();
+    let _ = wait.recv_timeout(std::time::Duration::from_secs(5));
+    "at last"
+}
+
 fn router(_: &ProbeConfig) -> Router {
     Router::new()
         .route("/orders/{id}", get(show))
         .route("/echo", post(echo))
         .route("/panic", get(panics))
+        .route("/blocks", get(blocks))
 }
 
 async fn state(_: &App, config: &Config) -> Result<ProbeConfig> {

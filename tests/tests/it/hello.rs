@@ -88,10 +88,31 @@ impl Hello {
         hello
     }
 
+    /// Starts it with so many open files at most.
+    pub(crate) async fn start_with_files(files: u32) -> Hello {
+        let folder = tempfile::tempdir().unwrap();
+        let stdout = File::create(folder.path().join("stdout")).unwrap();
+        let mut shell = Command::new("/bin/sh");
+        let limited = format!("ulimit -n {files}; exec \"$0\"");
+        shell.args(["-c", &limited, env!("CARGO_BIN_EXE_hello_service")]);
+        shell.env_clear().stdin(Stdio::null()).kill_on_drop(true);
+        Hello::start_by(shell, folder, stdout.into(), &[]).await
+    }
+
     async fn start_into(folder: TempDir, stdout: Stdio, vars: &[(&str, &str)]) -> Hello {
+        Hello::start_by(command(&[]), folder, stdout, vars).await
+    }
+
+    async fn start_by(
+        mut command: Command,
+        folder: TempDir,
+        stdout: Stdio,
+        vars: &[(&str, &str)],
+    ) -> Hello {
         let report = folder.path().join("report");
         let stderr = File::create(folder.path().join("stderr")).unwrap();
-        let mut child = command(&[("HTTP__PORT", "0"), ("ADMIN__PORT", "0")])
+        let mut child = command
+            .envs([("HTTP__PORT", "0"), ("ADMIN__PORT", "0")])
             .envs(vars.iter().copied())
             .env("PROBE__REPORT", &report)
             .stdout(stdout)
@@ -132,6 +153,14 @@ impl Hello {
             (drain["in_flight"]["http"] == count).then_some(())
         })
         .await;
+    }
+
+    /// What it has in memory, in kB.
+    pub(crate) fn resident_kb(&self) -> u64 {
+        let id = self.child.id().expect("it still runs");
+        let status = text(Path::new(&format!("/proc/{id}/status")));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

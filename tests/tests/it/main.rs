@@ -4,6 +4,7 @@
 //! the whole workspace again.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod bad_input;
 mod documented;
 mod full;
 mod handed_over;

@@ -6,6 +6,7 @@
 //! down once as metric, span and log line.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
