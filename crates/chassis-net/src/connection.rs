@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -29,6 +29,7 @@ use crate::{
     meters::Meters,
     stream::{Stream, Wire},
     tls::Tls,
+    upgraded::tie,
 };
 
 /// How long one that has connected and sent nothing is waited for when a drain begins: who
@@ -125,10 +126,67 @@ where
     /// Serves until either side ends it, the drain is over, or it is cut.
     async fn serve(self, stream: Stream) {
         let Connection { http, service, peer, limits, drain, abort } = self;
-        let (stream, is_known) = Sniffed::new(stream, limits.send);
+        let (tie, tied) = tie();
+        let (stream, is_known) = Sniffed::new(stream, limits.send, tied);
         let service = Counted { service, requests: Arc::default() };
-        let mut ages = Ages::new(&limits, is_known.clone(), service.requests.clone());
-        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+        let ages = Ages::new(&limits, is_known.clone(), service.requests.clone());
+        let life = Life { peer, ages, is_known, drain, abort: abort.clone() };
+        let io = TokioIo::new(stream);
+        // What can be upgraded takes no heed of "only HTTP/2", and HTTP/2 has no upgrades.
+        if http.is_http1_available() {
+            life.live(http.serve_connection_with_upgrades(io, service)).await;
+            tie.released(&abort).await;
+        } else {
+            life.live(http.serve_connection(io, service)).await;
+        }
+    }
+}
+
+/// A connection of either kind that hyper serves.
+trait Served: Future<Output = Result<(), Self::Error>> {
+    type Error: std::fmt::Display;
+
+    /// Asks it to end with what is under way.
+    fn end(self: Pin<&mut Self>);
+}
+
+macro_rules! served {
+    ($kind:ident) => {
+        impl<S, B> Served for auto::$kind<'_, TokioIo<Sniffed>, Counted<S>, TokioExecutor>
+        where
+            S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+                + Send
+                + 'static,
+            S::Future: Send + 'static,
+            B: Body + Send + 'static,
+            B::Data: Send,
+            B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        {
+            type Error = Box<dyn std::error::Error + Send + Sync>;
+
+            fn end(self: Pin<&mut Self>) {
+                self.graceful_shutdown();
+            }
+        }
+    };
+}
+
+served!(Connection);
+served!(UpgradeableConnection);
+
+/// What a connection lives by.
+struct Life {
+    peer: Peer,
+    ages: Ages,
+    is_known: Arc<AtomicBool>,
+    drain: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Life {
+    async fn live(self, connection: impl Served) {
+        let Life { peer, mut ages, is_known, drain, abort } = self;
+        let mut connection = pin!(connection);
         let mut timer = pin!(sleep_until(ages.next));
         let mut drained = pin!(drain.cancelled());
         let mut aborted = pin!(abort.cancelled());
@@ -157,7 +215,7 @@ where
                 }
                 () = known, if is_draining && !is_ending => {
                     is_ending = true;
-                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().end();
                 }
                 () = timer.as_mut() => match ages.look(Instant::now()) {
                     Look::Fine => timer.as_mut().reset(ages.next),
@@ -169,7 +227,7 @@ where
                         timer.as_mut().reset(ages.next);
                         if !is_ending {
                             is_ending = true;
-                            connection.as_mut().graceful_shutdown();
+                            connection.as_mut().end();
                         }
                     }
                 },

@@ -18,7 +18,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{stall::Stall, stream::Stream};
+use crate::{stall::Stall, stream::Stream, upgraded::Tied};
 
 /// What an HTTP/2 client sends first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -27,16 +27,21 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct Sniffed {
     stream: Stream,
     stall: Stall,
+    tied: Tied,
     matched: usize,
     is_known: Arc<AtomicBool>,
 }
 
 impl Sniffed {
     /// The stream, and the flag that it raises.
-    pub(crate) fn new(stream: Stream, send: Option<Duration>) -> (Sniffed, Arc<AtomicBool>) {
+    pub(crate) fn new(
+        stream: Stream,
+        send: Option<Duration>,
+        tied: Tied,
+    ) -> (Sniffed, Arc<AtomicBool>) {
         let is_known = Arc::new(AtomicBool::new(false));
         let stall = Stall::new(send);
-        (Sniffed { stream, stall, matched: 0, is_known: is_known.clone() }, is_known)
+        (Sniffed { stream, stall, tied, matched: 0, is_known: is_known.clone() }, is_known)
     }
 
     fn saw(&mut self, bytes: &[u8]) {
@@ -63,7 +68,8 @@ impl AsyncRead for Sniffed {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        ready!(self.tied.look(cx, read))?;
         self.saw(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }

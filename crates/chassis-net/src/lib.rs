@@ -9,7 +9,7 @@
 //!
 //! Read in this order: `listener` (with `unix`, `systemd` and `bind`), [`Limits`], [`Http`],
 //! [`Listening`] (the loop and the drain), `connection` (the life of one), `first_bytes`, `stall`,
-//! [`tls`], [`guest`] (a second protocol on the socket).
+//! `upgraded`, [`tls`], [`guest`] (a second protocol on the socket).
 
 mod accept;
 mod address_text;
@@ -28,6 +28,7 @@ mod stream;
 mod systemd;
 pub mod tls;
 mod unix;
+mod upgraded;
 
 pub use accept::Listening;
 pub use address_text::AddressText;

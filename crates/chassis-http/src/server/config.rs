@@ -13,7 +13,7 @@ use chassis_core::{
 use chassis_net::{Http, Limits, tls::ServerTlsConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{edge::RequestLimits, extract::MAX_JSON_DEPTH};
+use crate::{CompressionConfig, edge::RequestLimits, extract::MAX_JSON_DEPTH};
 
 /// Settings of an HTTP server; every one has a default that works.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,6 +72,8 @@ pub struct ServerConfig {
     /// asked to end. 0s for no limit.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
+    /// Bodies that are compressed.
+    pub compression: CompressionConfig,
     /// TLS, and the certificates of clients.
     pub tls: ServerTlsConfig,
 }
@@ -101,6 +103,7 @@ impl Default for ServerConfig {
             admission: AdmissionConfig::default(),
             max_connection_age: Duration::from_secs(30 * 60),
             idle_timeout: Duration::from_secs(5 * 60),
+            compression: CompressionConfig::default(),
             tls: ServerTlsConfig::default(),
         }
     }
@@ -168,6 +171,7 @@ impl ServerConfig {
         match checks.into_iter().find(|(_, good, _)| !good) {
             None => {
                 self.socket.validate("http.socket")?;
+                self.compression.validate("http.compression")?;
                 self.admission.validate("http.admission")?;
                 self.tls.validate("http.tls")
             }

@@ -14,7 +14,7 @@ use chassis_net::{
     Guest, Peer,
     guest::{Calls, Connect, Opened},
 };
-use http::{HeaderValue, Request, Version, header::CONNECTION};
+use http::{HeaderValue, Request, StatusCode, Version, header::CONNECTION};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower::Service as _;
@@ -130,6 +130,8 @@ impl Future for Answer {
         });
         if let (Ok(answer), Some(peer)) = (&mut answer, this.leaving)
             && peer.is_to_leave()
+            // What was upgraded is HTTP no more, and the header says what it is.
+            && answer.status() != StatusCode::SWITCHING_PROTOCOLS
         {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

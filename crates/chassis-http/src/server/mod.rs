@@ -82,9 +82,10 @@ impl Server {
         panic::install_hook();
         let door = Door::new(&config.admission, env, "http", Code::Unavailable, self.tokens)?;
         let edge = EdgeLayer::new(env, &config, door.clone());
+        let router = config.compression.around(self.router, config.body_limit as u64);
         // With the state every handler becomes the service that it is: before, each request makes
         // it anew, and the layers around it.
-        Ok((self.router.layer(edge).with_state(()), door))
+        Ok((router.layer(edge).with_state(()), door))
     }
 
     async fn serve(mut self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {

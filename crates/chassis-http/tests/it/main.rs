@@ -15,3 +15,5 @@ mod log;
 mod refusals;
 mod requests;
 mod support;
+mod web;
+mod websockets;
