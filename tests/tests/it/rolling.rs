@@ -4,14 +4,18 @@
 //! Also none that must not be repeated: a client repeats a POST only if it provably was not
 //! begun, so each that ends well was done once.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use axum::{Router, routing::post};
 use chassis::{
     App, Env,
+    core::config::ShutdownConfig,
     discovery::{Discovery, Registry},
     grpc::Channel,
     http::Client,
@@ -31,6 +35,9 @@ use crate::{
 };
 
 const RESTARTS: usize = 50;
+/// In which callers hear that an instance leaves. Without it a POST over HTTP/1 can meet the end of
+/// its connection, and nobody knows whether it was begun.
+const DELAY: Duration = Duration::from_millis(50);
 /// Callers of each protocol.
 const CALLERS: usize = 4;
 
@@ -59,7 +66,9 @@ struct Instance {
 }
 
 impl Instance {
-    async fn start(discovery: &Discovery, by_all: &Arc<AtomicU64>) -> Instance {
+    /// As a process of its own would: the registry is all that they share.
+    async fn start(registry: &Registry, by_all: &Arc<AtomicU64>) -> Instance {
+        let discovery = Discovery::in_process(registry.clone());
         let done = Done { by_all: by_all.clone(), ..Done::default() };
         let state = done.clone();
         let add = move || {
@@ -77,7 +86,8 @@ impl Instance {
                 Routes::new(OrderingServer::new(done.clone())),
             ))
             .with(chassis::http::Server::new(&http(), Router::new().route("/items", post(add))))
-            .with(discovery.registration());
+            .with(discovery.registration())
+            .with_shutdown(&ShutdownConfig { delay: DELAY, ..ShutdownConfig::default() });
         Instance { service: Service::start(app).await, done }
     }
 
@@ -93,12 +103,11 @@ impl Instance {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_rolling_restarts_of_two_instances_fail_no_call() {
-    let discovery = Discovery::in_process(Registry::new());
+    let registry = Registry::new();
+    let discovery = Discovery::in_process(registry.clone());
     let by_all = Arc::new(AtomicU64::new(0));
-    let mut instances = vec![
-        Instance::start(&discovery, &by_all).await,
-        Instance::start(&discovery, &by_all).await,
-    ];
+    let mut instances =
+        vec![Instance::start(&registry, &by_all).await, Instance::start(&registry, &by_all).await];
 
     let over = Arc::new(AtomicBool::new(false));
     let mut callers = JoinSet::new();
@@ -144,7 +153,7 @@ async fn fifty_rolling_restarts_of_two_instances_fail_no_call() {
         }
         let old = instances.remove(0);
         old.service.stop().await;
-        instances.push(Instance::start(&discovery, &by_all).await);
+        instances.push(Instance::start(&registry, &by_all).await);
         assert_eq!(instances.len(), 2, "{round}");
     }
     over.store(true, SeqCst);
