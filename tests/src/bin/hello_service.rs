@@ -60,7 +60,7 @@ async fn panics() -> &'static str {
 /// Holds its thread, as no handler must, for as long as a test may take.
 async fn blocks() -> &'static str {
     let (_kept, wait) = std::sync::mpsc::channel::<()>();
-    let _ = wait.recv_timeout(std::time::Duration::from_secs(5));
+    let _ = wait.recv_timeout(std::time::Duration::from_secs(3));
     "at last"
 }
 
