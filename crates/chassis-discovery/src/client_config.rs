@@ -8,13 +8,14 @@ mod breaker;
 mod cache;
 mod hedge;
 mod limits;
+mod profile;
 
 use std::time::Duration;
 
 use chassis_core::Result;
 use chassis_core::config::duration;
 use chassis_resilience::retry::{Backoff, BudgetSettings, RetryBudget, RetrySettings};
-use chassis_resilience::{BulkheadLayer, Profile};
+use chassis_resilience::{Bulkhead, BulkheadLayer, BulkheadSettings, Profile};
 use serde::{Deserialize, Serialize};
 
 pub use self::balance::BalanceConfig;
@@ -36,6 +37,10 @@ const HUNG: f64 = 0.9;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClientConfig {
+    /// How much the caller depends on the callee: `critical`, `standard` or `best_effort`. It
+    /// gives the other numbers their defaults.
+    #[serde(with = "profile")]
+    pub profile: Profile,
     /// The whole call with all attempts and pauses. 1ms to 10m. The caller's own
     /// deadline holds too, if it is shorter.
     #[serde(with = "duration")]
@@ -63,8 +68,10 @@ pub struct ClientConfig {
     pub max_replay: usize,
     /// Calls that may be under way at a time. 1 to 100000.
     pub max_concurrent: usize,
-    /// How long a call waits for its turn when that many are under way. 0s to
-    /// 1m.
+    /// Calls that may wait for their turn when that many are under way. 0 (none waits) to
+    /// 100000.
+    pub max_waiting: usize,
+    /// How long each of them waits. 0s (not at all) to 1m.
     #[serde(with = "duration")]
     pub max_wait: Duration,
     /// How often this client calls at most.
@@ -93,9 +100,14 @@ impl Default for ClientConfig {
 impl ClientConfig {
     /// The numbers of a profile; a service whose configuration begins with another profile
     /// than the standard one says so in its defaults.
+    ///
+    /// To change the field [`profile`](ClientConfig::profile) alone changes no number. A
+    /// configuration that names it does: the [loader](chassis_core::config::preset) then moves
+    /// all numbers that nothing else sets.
     pub fn of(profile: Profile) -> ClientConfig {
         let numbers = profile.settings();
         ClientConfig {
+            profile,
             timeout: numbers.timeout,
             attempt_timeout: numbers.attempt_timeout,
             // A handshake takes 0.3 s around half of the world, and 1 s where its first packet is
@@ -111,6 +123,7 @@ impl ClientConfig {
             // Above it a repetition costs the network more than it is likely to gain.
             max_replay: 1024 * 1024,
             max_concurrent: numbers.bulkhead.max_concurrent,
+            max_waiting: numbers.bulkhead.max_waiting,
             max_wait: numbers.bulkhead.max_wait,
             rate_limit: CallRateConfig::default(),
             throttle: ThrottleConfig::from(numbers.throttle),
@@ -139,6 +152,7 @@ impl ClientConfig {
         within(&key("backoff_max"), self.backoff_max, self.backoff..=LONGEST)?;
         within(&key("max_replay"), self.max_replay, 0..=16 * 1024 * 1024)?;
         within(&key("max_concurrent"), self.max_concurrent, 1..=100_000)?;
+        within(&key("max_waiting"), self.max_waiting, 0..=100_000)?;
         within(&key("max_wait"), self.max_wait, Duration::ZERO..=MINUTE)?;
         self.rate_limit.validate(&key("rate_limit"))?;
         self.throttle.validate(&key("throttle"))?;
@@ -170,7 +184,11 @@ impl ClientConfig {
 
     /// A new bulkhead; services that the layer makes share it.
     pub fn bulkhead(&self) -> BulkheadLayer {
-        BulkheadLayer::new(self.max_concurrent, self.max_wait)
+        BulkheadLayer::with(Bulkhead::new(BulkheadSettings {
+            max_concurrent: self.max_concurrent,
+            max_waiting: self.max_waiting,
+            max_wait: self.max_wait,
+        }))
     }
 
     /// How long a connection may take: never so long that a whole attempt goes by.
@@ -197,18 +215,66 @@ impl ClientConfig {
 
 #[cfg(test)]
 mod tests {
+    use chassis_core::config::Loader;
     use serde_json::Value;
 
     use super::*;
 
     #[test]
     fn the_defaults_of_every_profile_are_valid() {
-        for profile in [Profile::Critical, Profile::Standard, Profile::BestEffort] {
+        for profile in Profile::ALL {
             let config = ClientConfig::of(profile);
             config.validate("client").unwrap();
             config.breaker.settings().validate().unwrap();
             assert_eq!(config.breaker.settings(), profile.settings().breaker);
+            assert_eq!(*config.bulkhead().handle().settings(), profile.settings().bulkhead);
         }
+    }
+
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Calls {
+        payment: ClientConfig,
+        others: std::collections::BTreeMap<String, ClientConfig>,
+    }
+
+    fn load(set: &[(&str, &str)]) -> Result<Calls, String> {
+        let loaded = Loader::new().env(set.iter().copied()).load::<Calls>();
+        loaded.map(|loaded| loaded.settings).map_err(|error| error.to_string())
+    }
+
+    fn json(config: &ClientConfig) -> Value {
+        serde_json::to_value(config).unwrap()
+    }
+
+    #[test]
+    fn a_profile_gives_the_defaults_and_single_settings_override_them() {
+        for profile in Profile::ALL {
+            let name = profile.as_str();
+            let calls = load(&[
+                ("PAYMENT__PROFILE", name),
+                ("PAYMENT__MAX_ATTEMPTS", "7"),
+                // What the standard has is a setting too.
+                ("PAYMENT__BREAKER__OPEN_FOR", "5s"),
+                ("OTHERS__MAIL__PROFILE", name),
+                ("OTHERS__MAIL__MAX_ATTEMPTS", "7"),
+                ("OTHERS__MAIL__BREAKER__OPEN_FOR", "5s"),
+            ])
+            .unwrap();
+            let mut expected = ClientConfig { max_attempts: 7, ..ClientConfig::of(profile) };
+            expected.breaker.open_for = Duration::from_secs(5);
+            assert_eq!(json(&calls.payment), json(&expected));
+            assert_eq!(json(&calls.others["mail"]), json(&expected));
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_profile_is_refused_with_those_that_are() {
+        let error = load(&[("PAYMENT__PROFILE", "high")]).unwrap_err();
+        let expected = "setting `payment.profile` is wrong (environment variable \
+                        PAYMENT__PROFILE): `high` is no profile, allowed is critical, standard, \
+                        best_effort";
+        assert_eq!(error, expected);
     }
 
     #[test]
@@ -276,6 +342,12 @@ mod tests {
                 Value::Bool(_) => continue,
                 // Any name is a zone.
                 Value::String(_) if path == "balance.zone" => continue,
+                // Refused where it is read, with the names that are allowed.
+                Value::String(_) if path == "profile" => {
+                    let error = with(&path, "high".into()).unwrap_err();
+                    assert!(error.contains("critical, standard, best_effort"), "{error}");
+                    continue;
+                }
                 Value::String(_) => &["9000h".into(), "7".into(), "-1s".into()],
                 Value::Number(number) if number.is_f64() => &[1e9.into(), (-0.1).into()],
                 Value::Number(_) => &[4_000_000_000_u64.into(), (-1).into()],

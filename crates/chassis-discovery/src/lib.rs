@@ -60,6 +60,7 @@ mod registry;
 mod resolver;
 mod selector;
 mod source;
+mod sync;
 mod target;
 
 pub use balance::{

@@ -56,6 +56,23 @@ pub struct ProfileSettings {
 }
 
 impl Profile {
+    /// All of them, those who depend most first.
+    pub const ALL: [Profile; 3] = [Profile::Critical, Profile::Standard, Profile::BestEffort];
+
+    /// Its name in a configuration: `critical`, `standard` or `best_effort`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Profile::Critical => "critical",
+            Profile::Standard => "standard",
+            Profile::BestEffort => "best_effort",
+        }
+    }
+
+    /// The profile of this name.
+    pub fn parse(name: &str) -> Option<Profile> {
+        Profile::ALL.into_iter().find(|profile| profile.as_str() == name)
+    }
+
     /// The settings of this profile.
     pub fn settings(self) -> ProfileSettings {
         match self {
@@ -166,11 +183,9 @@ fn best_effort() -> ProfileSettings {
 mod tests {
     use super::*;
 
-    const ALL: [Profile; 3] = [Profile::Critical, Profile::Standard, Profile::BestEffort];
-
     #[test]
     fn the_numbers_fit_together() {
-        for profile in ALL {
+        for profile in Profile::ALL {
             let settings = profile.settings();
             assert_eq!(settings.breaker.validate(), Ok(()), "{profile:?}");
             assert!(
@@ -190,7 +205,7 @@ mod tests {
 
     #[test]
     fn who_needs_it_more_gives_way_later() {
-        let [critical, standard, best_effort] = ALL.map(Profile::settings);
+        let [critical, standard, best_effort] = Profile::ALL.map(Profile::settings);
         assert!(critical.priority > standard.priority);
         assert!(standard.priority > best_effort.priority);
         assert!(critical.throttle.k > standard.throttle.k);
@@ -200,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_retrying_profile_has_time_for_a_second_attempt() {
-        for profile in ALL {
+        for profile in Profile::ALL {
             let settings = profile.settings();
             if settings.retry.max_attempts > 1 {
                 let two = settings.attempt_timeout * 2 + settings.retry.backoff.ceiling(1);

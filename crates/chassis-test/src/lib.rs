@@ -10,15 +10,18 @@
 //! 1. [`eventually`](mod@eventually): wait for a condition, never for a time.
 //! 2. [`servers`]: PostgreSQL, NATS and etcd, given by the environment or started here.
 //! 3. [`fault_proxy`]: cuts, delays and stalls between a client and a server.
-//! 4. [`captured_logs`]: what was logged, as data.
-//! 5. [`figures`]: what programs that measure have in common.
+//! 4. [`BlackHole`]: an address that never answers.
+//! 5. [`captured_logs`]: what was logged, as data.
+//! 6. [`figures`]: what programs that measure have in common.
 
+mod black_hole;
 pub mod captured_logs;
 pub mod eventually;
 pub mod fault_proxy;
 pub mod figures;
 pub mod servers;
 
+pub use black_hole::BlackHole;
 pub use captured_logs::CapturedLogs;
 pub use eventually::eventually;
 pub use fault_proxy::{Direction, FaultProxy};

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    CoreConfig, environment, file, secret,
+    CoreConfig, environment, file, preset, secret,
     tree::{self, Known},
 };
 
@@ -31,7 +31,8 @@ pub struct Entry {
     pub key: String,
     /// Its value, secrets masked.
     pub value: String,
-    /// Where it came from: `default`, a file, or `environment variable HTTP__PORT`.
+    /// Where it came from: `default`, a file, `environment variable HTTP__PORT`, or the key of
+    /// the [preset](super::preset) that it belongs to.
     pub origin: String,
 }
 
@@ -199,7 +200,11 @@ impl Loader {
         if !problems.is_empty() {
             return Err(ConfigError(problems));
         }
-        let settings: T = deserialize(&mut tree, &mut guesses, &origins)?;
+        let mut settings: T = deserialize(&mut tree, &mut guesses, &origins)?;
+        let shown = secret::revealed(|| preset::shown(&settings)).map_err(unserialisable)?;
+        if preset::apply(&shown, &defaults, &mut tree, &mut origins) {
+            settings = deserialize(&mut tree, &mut guesses, &origins)?;
+        }
         let core: CoreConfig = deserialize(&mut tree, &mut guesses, &origins)?;
         let entries = entries(&settings, &core, &origins)?;
         Ok(Loaded { settings, core, entries })
@@ -277,9 +282,7 @@ fn entries<T: Settings>(
         tree::merge(&mut tree, serde_json::to_value(settings)?);
         Ok(tree)
     };
-    let tree = masked().map_err(|error| {
-        ConfigError(vec![format!("the settings cannot be serialised: {error}")])
-    })?;
+    let tree = masked().map_err(unserialisable)?;
     let entry = |(key, value): (String, &Value)| Entry {
         value: match value {
             Value::String(text) => text.clone(),
@@ -290,6 +293,10 @@ fn entries<T: Settings>(
         key,
     };
     Ok(tree::leaves(&tree).into_iter().map(entry).collect())
+}
+
+fn unserialisable(error: serde_json::Error) -> ConfigError {
+    ConfigError(vec![format!("the settings cannot be serialised: {error}")])
 }
 
 fn unknown(defaults: &Value, key: &str, origin: &str) -> String {

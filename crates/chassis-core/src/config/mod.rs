@@ -13,7 +13,9 @@
 //! In the environment a list is written `a,b,c`; an empty text unsets an optional key; a key
 //! with hyphens is written with underscores, `MAX_SIZE` for `max-size`, but a name of the
 //! user's own, such as that of a called service, is taken as it stands, in lower case. A
-//! variable that names no section of the settings is not ours and is left alone.
+//! variable that names no section of the settings is not ours and is left alone. A key that
+//! chooses, such as the `profile` of a client, moves the [defaults](preset) of its section;
+//! what any source sets there wins over it.
 //!
 //! Names of others, all taken as not set where they are empty:
 //!
@@ -34,6 +36,7 @@ pub mod duration;
 mod environment;
 mod file;
 mod loader;
+pub mod preset;
 mod secret;
 mod settings;
 mod socket;

@@ -130,7 +130,7 @@ impl Health {
     }
 
     /// Endpoints whose circuit is closed.
-    fn closed(&self) -> usize {
+    pub(crate) fn closed(&self) -> usize {
         self.present().saturating_sub(self.ejected + self.kept)
     }
 

@@ -35,12 +35,12 @@
 mod affinity;
 mod error;
 mod hash;
-mod health;
+pub(crate) mod health;
 mod load;
 mod metrics;
-mod node;
+pub(crate) mod node;
 mod pick;
-mod pool;
+pub(crate) mod pool;
 mod reach;
 mod ring;
 mod service;

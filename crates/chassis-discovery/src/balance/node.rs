@@ -4,12 +4,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chassis_resilience::breaker::{CircuitBreaker, Permit, State};
 use chassis_resilience::{Class, Settle, Verdict};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,6 +17,7 @@ use super::metrics::Shown;
 use super::pick::Look;
 use super::reach;
 use super::settings::BalanceSettings;
+use crate::sync::{AtomicU8, AtomicUsize, Mutex, Ordering};
 
 /// The health of a pool's endpoints together, with its mode where a pick can read it.
 pub(crate) struct Together {

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use chassis_core::{BoxError, BoxFuture, Metrics};
 use chassis_resilience::{Class, Classify};
-use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::util::Oneshot;
@@ -24,6 +23,7 @@ use super::error::NoEndpoints;
 use super::node::Call;
 use super::pool::{Dark, Picked, Pool, Refused};
 use super::settings::BalanceSettings;
+use crate::sync::Mutex;
 use crate::{Endpoint, Target, Updates};
 
 /// How long a call waits for the first answer of discovery.

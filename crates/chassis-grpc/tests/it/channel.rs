@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use chassis_core::config::Loader;
 use chassis_core::{Code, Context, Deadline, Env, Error, Metrics, SpanKind};
 use chassis_discovery::ClientConfig;
 use chassis_grpc::{
     Channel, Idempotent, IntoStatus, LongLived, from_status, or_else, or_last_good,
 };
 use chassis_resilience::{Cache, CacheSettings, Degraded};
+use chassis_test::BlackHole;
+use serde::{Deserialize, Serialize};
 use tonic::{Request, Status};
 
 use crate::greeter::{GREET, Greeter, greet, hello, list};
-use crate::world::{BlackHole, Endpoints, Running, SOON, dead_address, eventually};
+use crate::world::{Endpoints, Running, SOON, dead_address, eventually};
 
 fn channel(endpoints: &Endpoints) -> Channel {
     channel_with(endpoints, |_| {})
@@ -314,22 +317,52 @@ async fn the_deadline_holds_for_the_whole_answer_unless_it_is_meant_to_last() {
 async fn a_full_bulkhead_refuses_and_a_bad_setting_is_named() {
     let server = Running::start(Greeter::new(async |_| std::future::pending().await)).await;
     let endpoints = Endpoints::of([server.address]).await;
-    let channel = channel_with(&endpoints, |config| {
-        config.max_concurrent = 1;
-        config.max_wait = Duration::from_millis(10);
-    });
-    let first = tokio::spawn(greet(channel.clone(), hello("x")));
-    let env = server.env.clone();
-    eventually("the first", || env.in_flight().counts().get("grpc") == Some(&1)).await;
-    let error = from_status(greet(channel, hello("x")).await.unwrap_err());
-    assert_eq!(error.reason(), "TOO_MANY_CALLS");
-    assert!(error.was_not_sent());
-    first.abort();
+    // Either no place comes free in time, or there is no place to wait in.
+    for (max_waiting, max_wait) in [(1, Duration::from_millis(10)), (0, SOON)] {
+        let channel = channel_with(&endpoints, |config| {
+            config.max_concurrent = 1;
+            (config.max_waiting, config.max_wait) = (max_waiting, max_wait);
+        });
+        let first = tokio::spawn(greet(channel.clone(), hello("x")));
+        let env = server.env.clone();
+        eventually("the first", || env.in_flight().counts().get("grpc") == Some(&1)).await;
+        let error = from_status(greet(channel, hello("x")).await.unwrap_err());
+        assert_eq!(error.reason(), "TOO_MANY_CALLS");
+        assert!(error.was_not_sent());
+        first.abort();
+        eventually("it has left", || env.in_flight().counts().get("grpc") != Some(&1)).await;
+    }
 
     let config = ClientConfig { max_attempts: 0, ..ClientConfig::default() };
     let error =
         Channel::builder("greeter", &endpoints.discovery()).config(&config).build().err().unwrap();
     assert!(error.message().contains("clients.greeter.max_attempts"), "{error}");
+}
+
+/// As a service has it among its settings.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Settings {
+    greeter: ClientConfig,
+}
+
+#[tokio::test]
+async fn a_profile_that_is_configured_gives_the_numbers() {
+    for (profile, attempts) in [("critical", 4), ("standard", 3), ("best_effort", 1)] {
+        let (greeter, calls) = in_turn(|_| Err(Status::unavailable("not yet")));
+        let server = Running::start(greeter).await;
+        let endpoints = Endpoints::of([server.address]).await;
+        let set = [("GREETER__PROFILE", profile), ("GREETER__BACKOFF", "1ms")];
+        let settings = Loader::new().env(set).load::<Settings>().unwrap().settings;
+        let channel = Channel::builder("greeter", &endpoints.discovery())
+            .config(&settings.greeter)
+            .idempotent(true)
+            .build()
+            .unwrap();
+        let status = greet(channel, hello("x")).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        assert_eq!(calls.load(Ordering::SeqCst), attempts, "{profile}");
+    }
 }
 
 #[test]
@@ -344,7 +377,7 @@ fn a_channel_can_be_shared() {
 async fn an_address_that_swallows_packets_costs_no_call() {
     let (greeter, _) = in_turn(|_| Ok(()));
     let (hole, server) = (BlackHole::open().await, Running::start(greeter).await);
-    let endpoints = Endpoints::of([hole.address, server.address]).await;
+    let endpoints = Endpoints::of([hole.address(), server.address]).await;
     let metrics = Metrics::default();
     let channel = Channel::builder("greeter", &endpoints.discovery());
     let channel = channel.metrics(&metrics).build().unwrap();
@@ -369,7 +402,7 @@ async fn an_address_that_swallows_packets_costs_no_call() {
 #[tokio::test(start_paused = true)]
 async fn calls_that_wait_for_a_connection_fail_together() {
     let hole = BlackHole::open().await;
-    let endpoints = Endpoints::of([hole.address]).await;
+    let endpoints = Endpoints::of([hole.address()]).await;
     let channel = channel(&endpoints);
     let begun = tokio::time::Instant::now();
     let calls = (0..20).map(|_| greet(channel.clone(), hello("you")));

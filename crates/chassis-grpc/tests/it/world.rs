@@ -106,28 +106,3 @@ pub(crate) async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
         panic!("not yet: {what}");
     }
 }
-
-/// An address that swallows packets, as that of a container that is gone does: its queue is
-/// full and nobody accepts, so what asks for a connection hears nothing.
-pub(crate) struct BlackHole {
-    pub(crate) address: SocketAddr,
-    _listener: tokio::net::TcpListener,
-    _queue: Vec<tokio::net::TcpStream>,
-}
-
-impl BlackHole {
-    pub(crate) async fn open() -> BlackHole {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut queue = Vec::new();
-        let patience = Duration::from_millis(100);
-        while let Ok(stream) =
-            tokio::time::timeout(patience, tokio::net::TcpStream::connect(address)).await
-        {
-            queue.push(stream.unwrap());
-        }
-        BlackHole { address, _listener: listener, _queue: queue }
-    }
-}

@@ -16,11 +16,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get},
 };
-use chassis_core::{Code, Context, Deadline, Env, Error, SpanKind};
+use chassis_core::{Code, Context, Deadline, Env, Error, SpanKind, config::Loader};
 use chassis_discovery::{
     BreakerConfig, ClientConfig, Discovery, Endpoint, Registrar, Registry, Target,
 };
 use chassis_http::{Client, Problem};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::support::{discovery, nobody, serve, until};
@@ -99,6 +100,32 @@ async fn what_is_safe_is_retried_and_nothing_else() {
             (expected, times),
             "{method} {key:?}"
         );
+    }
+}
+
+/// As a service has it among its settings.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Settings {
+    greeter: ClientConfig,
+}
+
+#[tokio::test]
+async fn a_profile_that_is_configured_gives_the_numbers() {
+    for (profile, attempts) in [("critical", 4), ("standard", 3), ("best_effort", 1)] {
+        let asked = Asked::default();
+        let count = asked.clone();
+        let broken = move || {
+            count.next();
+            async { StatusCode::SERVICE_UNAVAILABLE }
+        };
+        let server = serve("greeter", Router::new().route("/", get(broken))).await;
+        let (discovery, _leases) = discovery("greeter", &[server.address]).await;
+        let set = [("GREETER__PROFILE", profile), ("GREETER__BACKOFF", "1ms")];
+        let settings = Loader::new().env(set).load::<Settings>().unwrap().settings;
+        let client = Client::builder("greeter", &discovery).config(&settings.greeter);
+        let answer = client.build().unwrap().get("/").send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), asked.count()), (503, attempts), "{profile}");
     }
 }
 

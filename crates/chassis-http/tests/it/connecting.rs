@@ -15,12 +15,13 @@ use axum::{
 use chassis_core::Env;
 use chassis_discovery::{Discovery, Endpoint, Registrar, Registry, Target};
 use chassis_http::Client;
+use chassis_test::BlackHole;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
 
-use crate::support::{BlackHole, discovery, serve, until};
+use crate::support::{discovery, serve, until};
 
 fn hello() -> Router {
     Router::new().route("/", any(|| async { "hello" }))
@@ -31,7 +32,7 @@ fn hello() -> Router {
 #[tokio::test]
 async fn an_address_that_swallows_packets_costs_no_call() {
     let (hole, server) = (BlackHole::open().await, serve("greeter", hello()).await);
-    let (discovery, _leases) = discovery("greeter", &[hole.address, server.address]).await;
+    let (discovery, _leases) = discovery("greeter", &[hole.address(), server.address]).await;
     let env = Env::test("caller");
     let client = Client::builder("greeter", &discovery).metrics(env.metrics()).build().unwrap();
     // None of them may be repeated, but for having never left.
@@ -54,7 +55,7 @@ async fn an_address_that_swallows_packets_costs_no_call() {
 #[tokio::test(start_paused = true)]
 async fn when_all_swallow_packets_calls_fail_at_once_after_the_first_time_out() {
     let hole = BlackHole::open().await;
-    let (discovery, _leases) = discovery("greeter", &[hole.address]).await;
+    let (discovery, _leases) = discovery("greeter", &[hole.address()]).await;
     let client = Client::new("greeter", &discovery);
     let ask = async || {
         let begun = Instant::now();

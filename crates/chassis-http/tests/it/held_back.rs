@@ -1,4 +1,4 @@
-//! What a client holds back by itself: a rate, a throttle, a measured limit.
+//! What a client holds back by itself: its places, a rate, a throttle, a measured limit.
 
 use std::sync::{
     Arc,
@@ -119,4 +119,27 @@ async fn a_measured_limit_bounds_the_calls_under_way() {
     assert_eq!(world.get().await.unwrap(), 200, "the place is free again");
     let limit = r#"client_concurrency_limit{protocol="http",service="greeter"} 1"#;
     assert!(world.metrics.encode().contains(limit), "{}", world.metrics.encode());
+}
+
+#[tokio::test]
+async fn so_many_wait_for_a_place_and_no_more() {
+    let world = World::new(200, |config| {
+        (config.max_concurrent, config.max_waiting) = (1, 1);
+        config.max_wait = config.attempt_timeout;
+    })
+    .await;
+    let first = tokio::spawn(world.client.get("/").send());
+    until("it has the place", || world.asked.load(Ordering::SeqCst) == 1).await;
+    let mut second = std::pin::pin!(world.get());
+    let third = tokio::select! {
+        biased;
+        _ = &mut second => panic!("there is one place"),
+        third = world.get() => third,
+    };
+    let error = third.unwrap_err();
+    assert_eq!(error.reason(), "TOO_MANY_CALLS");
+    assert!(error.chain().contains("waited 0ns"), "{}", error.chain());
+    world.go.add_permits(2);
+    assert_eq!(second.await.unwrap(), 200);
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
 }
