@@ -88,20 +88,20 @@ pub fn extract_from_within<'a, T: Into<Cow<'a, str>>>(
 
 /// Writes the context of an outgoing call; `ctx` is the call's own, made by
 /// [`Context::child`].
-pub fn inject(ctx: &Context, mut set: impl FnMut(&'static str, String)) {
+pub fn inject(ctx: &Context, mut set: impl FnMut(&'static str, &str)) {
     let trace = ctx.trace();
-    set(TRACEPARENT, trace.traceparent());
+    set(TRACEPARENT, &trace.traceparent());
     if let Some(state) = &trace.state {
-        set(TRACESTATE, state.to_string());
+        set(TRACESTATE, state);
     }
     if let Some(baggage) = ctx.baggage().header() {
-        set(BAGGAGE, baggage.to_owned());
+        set(BAGGAGE, baggage);
     }
     if !ctx.request_id().is_empty() {
-        set(REQUEST_ID, ctx.request_id().to_owned());
+        set(REQUEST_ID, ctx.request_id());
     }
     if ctx.priority() != Priority::Normal {
-        set(PRIORITY, ctx.priority().as_str().to_owned());
+        set(PRIORITY, ctx.priority().as_str());
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
         let ctx = from(&[(REQUEST_ID, "abc-1"), (BAGGAGE, "shop=berlin, test")]);
         let mut headers = BTreeMap::new();
         inject(&ctx.child(), |name, value| {
-            headers.insert(name, value);
+            headers.insert(name, value.to_owned());
         });
         let next = extract(&Env::test("u"), |name| headers.get(name).map(String::as_str));
         assert_eq!(next.trace().trace_id, ctx.trace().trace_id);
@@ -156,7 +156,7 @@ mod tests {
         let written = |priority| {
             let mut headers = BTreeMap::new();
             inject(&from(&[]).with_priority(priority).child(), |name, value| {
-                headers.insert(name, value);
+                headers.insert(name, value.to_owned());
             });
             headers.get(PRIORITY).cloned()
         };

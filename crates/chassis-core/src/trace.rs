@@ -53,12 +53,8 @@ macro_rules! id {
 
             /// As lower-case hex.
             pub(crate) fn hex(self) -> [u8; $bytes * 2] {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
                 let mut text = [0u8; $bytes * 2];
-                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-                    pair[0] = HEX[usize::from(byte >> 4)];
-                    pair[1] = HEX[usize::from(byte & 15)];
-                }
+                hex(&self.0, &mut text);
                 text
             }
 
@@ -91,6 +87,15 @@ id!(
     /// Names a span in its trace: 8 bytes, shown as 16 lower-case hex digits.
     SpanId, 8
 );
+
+/// Writes two lower-case digits for each byte.
+fn hex(bytes: &[u8], text: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+}
 
 fn nibble(digit: u8) -> Option<u8> {
     match digit {
@@ -179,9 +184,13 @@ impl TraceContext {
     /// The `traceparent` header that makes this span the parent of the next.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        let sampled = if self.sampled { SAMPLED } else { 0 };
-        let random = if self.random { RANDOM } else { 0 };
-        format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, sampled | random)
+        // By hand, since each outgoing call writes one: the formatter takes ten times as long.
+        let mut text = *b"00-................................-................-00";
+        let flags = if self.sampled { SAMPLED } else { 0 } | if self.random { RANDOM } else { 0 };
+        hex(&self.trace_id.0, &mut text[3..35]);
+        hex(&self.span_id.0, &mut text[36..52]);
+        hex(&[flags], &mut text[53..]);
+        String::from_utf8_lossy(&text).into_owned()
     }
 }
 

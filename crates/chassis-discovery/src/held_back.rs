@@ -5,6 +5,8 @@
 //! has some a single layer. They stand above the time-out of an attempt, because an attempt that
 //! is late is the commonest thing that a throttle should know of.
 
+use std::sync::Arc;
+
 use chassis_core::BoxError;
 use chassis_core::metrics::{Counter, Gauge, Metrics};
 use chassis_resilience::adaptive::{AdaptiveLimit, Place};
@@ -17,14 +19,15 @@ use crate::{ClientConfig, Target, provably_not_sent};
 
 /// Holds calls of one client back, as its settings say. Clones share it.
 #[derive(Clone)]
-pub struct HoldBack {
+pub struct HoldBack(Arc<Limits>);
+
+struct Limits {
     throttle: Option<Throttle>,
     adaptive: Option<AdaptiveLimit>,
     rate: Option<RateLimiter>,
     shown: Shown,
 }
 
-#[derive(Clone)]
 struct Shown {
     throttle: Counter,
     adaptive: Counter,
@@ -65,7 +68,8 @@ impl HoldBack {
         if throttle.is_none() && adaptive.is_none() && rate.is_none() {
             return None;
         }
-        Some(HoldBack { throttle, adaptive, rate, shown: Shown::new(target, metrics) })
+        let shown = Shown::new(target, metrics);
+        Some(HoldBack(Arc::new(Limits { throttle, adaptive, rate, shown })))
     }
 }
 
@@ -74,19 +78,20 @@ impl<Req> Guard<Req> for HoldBack {
     type Refused = BoxError;
 
     fn enter(&self, _: &Req, now: Instant) -> Result<Account, BoxError> {
-        let throttle = self.throttle.as_ref().map(|throttle| throttle.try_acquire(now));
-        let throttle = throttle.transpose().inspect_err(|_| self.shown.throttle.inc())?;
-        let adaptive = match &self.adaptive {
+        let Limits { throttle, adaptive, rate, shown } = &*self.0;
+        let throttle = throttle.as_ref().map(|throttle| throttle.try_acquire(now));
+        let throttle = throttle.transpose().inspect_err(|_| shown.throttle.inc())?;
+        let adaptive = match adaptive {
             None => None,
             Some(adaptive) => {
-                let place = adaptive.try_enter(now).inspect_err(|_| self.shown.adaptive.inc())?;
-                self.shown.limit.set(adaptive.stats().limit.into());
+                let place = adaptive.try_enter(now).inspect_err(|_| shown.adaptive.inc())?;
+                shown.limit.set(adaptive.stats().limit.into());
                 Some(place)
             }
         };
         // Last: what the others refuse has used up nothing.
-        if let Some(rate) = &self.rate {
-            rate.check().inspect_err(|_| self.shown.rate.inc())?;
+        if let Some(rate) = rate {
+            rate.check().inspect_err(|_| shown.rate.inc())?;
         }
         Ok(Account { throttle, adaptive })
     }

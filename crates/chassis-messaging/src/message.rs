@@ -152,7 +152,7 @@ impl Message {
     #[must_use]
     pub fn with_context(mut self, context: &Context) -> Message {
         propagation::inject(context, |name, value| {
-            self.headers.insert(name.to_owned(), value);
+            self.headers.insert(name.to_owned(), value.to_owned());
         });
         self
     }

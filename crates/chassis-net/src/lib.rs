@@ -9,7 +9,8 @@
 //!
 //! Read in this order: `listener` (with `unix`, `systemd` and `bind`), [`Limits`], [`Http`],
 //! [`Listening`] (the loop and the drain), `connection` (the life of one), `first_bytes`, `stall`,
-//! `upgraded`, [`tls`], [`guest`] (a second protocol on the socket).
+//! `upgraded`, [`tls`], [`guest`] (a second protocol on the socket). For the clients there is
+//! [`propagate`].
 
 mod accept;
 mod address_text;
@@ -17,6 +18,7 @@ mod addresses;
 mod bind;
 mod call_headers;
 mod connection;
+mod context;
 mod first_bytes;
 pub mod guest;
 mod http;
@@ -34,6 +36,7 @@ pub use accept::Listening;
 pub use address_text::AddressText;
 pub use call_headers::CallHeaders;
 pub use connection::Peer;
+pub use context::{once, propagate};
 pub use guest::Guest;
 pub use http::Http;
 pub use limits::Limits;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis_core::{BoxError, Context, Deadline, Error, SpanKind, propagation};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use chassis_core::{BoxFuture, Context, Deadline, Error, SpanKind};
+use chassis_net::propagate;
+use futures_util::FutureExt;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
@@ -33,11 +35,11 @@ pub(super) struct Shared {
 }
 
 /// Makes one call. Dropping the future cancels it.
-pub(super) async fn call(
+pub(super) fn call(
     column: Column,
-    shared: Arc<Shared>,
+    shared: &Arc<Shared>,
     mut request: Request<Body>,
-) -> Result<Response<Body>, Status> {
+) -> BoxFuture<'static, Result<Response<Body>, Status>> {
     shared.counted.note();
     let deadline = deadline(&request, shared.timeout);
     let ctx = Context::current();
@@ -46,15 +48,32 @@ pub(super) async fn call(
     let name = path.strip_prefix('/').unwrap_or(path).to_owned();
     let span = begin_span(&ctx, SpanKind::Client, &name);
     propagate(&ctx, request.headers_mut());
-    if let Some(deadline) = ctx.deadline() {
-        request.extensions_mut().insert(deadline);
-    }
-    let methods = Arc::clone(&shared.methods);
-    let mut record = Record::begin(ctx.clone(), span, methods, name, Side::Client);
-
     let deadline = ctx.deadline();
-    let replay = |body| Replay::read(body, shared.max_replay).with_target(&shared.target);
-    match send(column, request.map(replay), deadline).await {
+    let methods = Arc::clone(&shared.methods);
+    let record = Record::begin(ctx, span, methods, name, Side::Client);
+
+    // A call with no time left is not sent.
+    if let Some(Err(late)) = deadline.map(Deadline::check) {
+        return Box::pin(std::future::ready(end(Err(late), deadline, record)));
+    }
+    let replay =
+        |body| Replay::read(body, shared.max_replay).with_target(&shared.target).until(deadline);
+    let answer = column.oneshot(request.map(replay));
+    // No async blocks, which would have room for the call twice.
+    match deadline {
+        Some(until) => Box::pin(until.run(answer).map(move |answer| {
+            end(answer.and_then(|answer| answer.map_err(explain)), deadline, record)
+        })),
+        None => Box::pin(answer.map(move |answer| end(answer.map_err(explain), None, record))),
+    }
+}
+
+fn end(
+    answer: Result<Response<Answer<Incoming>>, Error>,
+    deadline: Option<Deadline>,
+    mut record: Record,
+) -> Result<Response<Body>, Status> {
+    match answer {
         Ok(response) => Ok(match Outcome::of_head(&response) {
             Some(outcome) => {
                 record.end(&outcome);
@@ -69,21 +88,6 @@ pub(super) async fn call(
     }
 }
 
-async fn send(
-    column: Column,
-    request: Request<Replay>,
-    deadline: Option<Deadline>,
-) -> Result<Response<Answer<Incoming>>, Error> {
-    // A call with no time left is not sent.
-    deadline.map_or(Ok(()), Deadline::check)?;
-    let answer = column.oneshot(request);
-    let answer: Result<Response<Answer<Incoming>>, BoxError> = match deadline {
-        Some(deadline) => deadline.run(answer).await?,
-        None => answer.await,
-    };
-    answer.map_err(explain)
-}
-
 /// The earliest of the client's timeout, the request's own and the context's;
 /// the last is joined by [`Context::with_deadline`].
 fn deadline(request: &Request<Body>, limit: Duration) -> Option<Deadline> {
@@ -96,13 +100,4 @@ fn deadline(request: &Request<Body>, limit: Duration) -> Option<Deadline> {
         None => Some(asked.map_or(limit, |asked| asked.min(limit))),
     };
     limit.map(Deadline::after)
-}
-
-fn propagate(ctx: &Context, headers: &mut HeaderMap) {
-    propagation::inject(ctx, |name, value| {
-        // What does not fit a header is not worth failing a call.
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    });
 }

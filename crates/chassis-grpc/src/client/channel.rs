@@ -221,6 +221,6 @@ impl Service<Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(call::call(self.column.clone(), Arc::clone(&self.shared), request))
+        call::call(self.column.clone(), &self.shared, request)
     }
 }

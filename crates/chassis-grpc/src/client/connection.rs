@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use chassis_core::BoxError;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -61,10 +62,12 @@ struct Shared {
 }
 
 type Tried = Option<Result<Sender, ConnectFailed>>;
+/// A try to connect that is under way.
+pub(super) type Trying = watch::Receiver<Tried>;
 
 enum State {
     Down,
-    Connecting(watch::Receiver<Tried>),
+    Connecting(Trying),
     Up(Sender),
 }
 
@@ -85,10 +88,14 @@ impl Line {
     /// # Errors
     /// The connection was not made in time; whoever asks next begins anew.
     pub(super) async fn sender(&self) -> Result<Sender, ConnectFailed> {
-        let mut trying = match self.now() {
-            Ok(sender) => return Ok(sender),
-            Err(trying) => trying,
-        };
+        match self.now() {
+            Ok(sender) => Ok(sender),
+            Err(trying) => self.when(trying).await,
+        }
+    }
+
+    /// The sender that a try gives, with the manners of [`sender`](Line::sender).
+    pub(super) async fn when(&self, mut trying: Trying) -> Result<Sender, ConnectFailed> {
         let tried = match trying.wait_for(Option::is_some).await {
             Ok(tried) => tried.clone(),
             Err(_) => None,
@@ -97,7 +104,7 @@ impl Line {
     }
 
     /// The sender of a connection that is there, or what to wait for.
-    fn now(&self) -> Result<Sender, watch::Receiver<Tried>> {
+    pub(super) fn now(&self) -> Result<Sender, Trying> {
         let mut state = self.0.state.lock();
         match &*state {
             State::Up(sender) if !sender.is_closed() => return Ok(sender.clone()),
@@ -109,6 +116,17 @@ impl Line {
         tokio::spawn(Arc::clone(&self.0).connect(told));
         *state = State::Connecting(trying.clone());
         Err(trying)
+    }
+}
+
+/// Spawns futures in a box. hyper has one for each call, which is large, and tokio moves what
+/// it spawns a dozen times.
+#[derive(Clone, Copy)]
+struct Boxed;
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Boxed {
+    fn execute(&self, future: F) {
+        tokio::spawn(Box::pin(future));
     }
 }
 
@@ -129,7 +147,7 @@ impl Shared {
     async fn open(&self) -> Result<Sender, BoxError> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        let (sender, connection) = http2::Builder::new(Boxed)
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)

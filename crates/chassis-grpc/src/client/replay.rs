@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
+use chassis_core::Deadline;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
@@ -20,6 +21,7 @@ pub(super) struct Replay {
     content: Content,
     previous: u32,
     target: Option<Arc<str>>,
+    deadline: Option<Deadline>,
 }
 
 enum Content {
@@ -59,13 +61,16 @@ impl Replay {
         if let Some(data) = first {
             more.push_front(Ok(Frame::data(data)));
         }
-        let content = Content::Stream { read: more, rest: body };
-        Replay { content, previous: 0, target: None }
+        Replay::new(Content::Stream { read: more, rest: body })
+    }
+
+    fn new(content: Content) -> Replay {
+        Replay { content, previous: 0, target: None, deadline: None }
     }
 
     /// A complete request.
     pub(super) fn of(data: Bytes) -> Replay {
-        Replay { content: Content::Whole(Some(data)), previous: 0, target: None }
+        Replay::new(Content::Whole(Some(data)))
     }
 
     fn whole(first: Option<Bytes>, mut more: VecDeque<Result<Frame<Bytes>, Status>>) -> Replay {
@@ -85,7 +90,7 @@ impl Replay {
         match &self.content {
             Content::Whole(Some(data)) => {
                 let content = Content::Whole(Some(data.clone()));
-                Some(Replay { content, previous: self.previous, target: self.target.clone() })
+                Some(Replay { content, target: self.target.clone(), ..*self })
             }
             _ => None,
         }
@@ -99,6 +104,17 @@ impl Replay {
     /// What is called.
     pub(super) fn target(&self) -> &str {
         self.target.as_deref().unwrap_or_default()
+    }
+
+    /// Says until when somebody waits for the answer; here and not in the extensions of the
+    /// request, where it would be two allocations of each attempt.
+    pub(super) fn until(self, deadline: Option<Deadline>) -> Replay {
+        Replay { deadline, ..self }
+    }
+
+    /// Until when somebody waits for the answer, if that is said.
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        self.deadline
     }
 
     /// Says how many attempts there were before this one.

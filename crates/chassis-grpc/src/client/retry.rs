@@ -77,28 +77,30 @@ impl<B> RetryPolicy<Request<Replay>, Response<Answer<B>>, BoxError> for Policy {
         request: &Request<Replay>,
         result: Result<&Response<Answer<B>>, &BoxError>,
     ) -> Decision {
-        let may_repeat = self.may_repeat(request);
         match result {
             Err(error) if is_refused(&**error) => Decision::Refused,
             Err(error) if is_not_sent(&**error) => Decision::RetryFree,
-            Err(_) if may_repeat => Decision::Retry,
+            Err(_) if self.may_repeat(request) => Decision::Retry,
             Err(_) => Decision::Done,
-            Ok(response) if may_repeat => {
+            Ok(response) => {
                 let code = Outcome::of_head(response).and_then(|outcome| outcome.code());
-                match (code, pushback(response.headers())) {
-                    (Some(Code::Unavailable), Pushback::None) => Decision::Retry,
-                    (Some(Code::Unavailable | Code::ResourceExhausted), Pushback::After(pause)) => {
-                        Decision::RetryAfter(pause)
-                    }
-                    _ => Decision::Done,
+                match code {
+                    Some(Code::Unavailable | Code::ResourceExhausted)
+                        if self.may_repeat(request) => {}
+                    // As nearly all of them; whether it may be repeated is not asked then.
+                    _ => return Decision::Done,
+                }
+                match pushback(response.headers()) {
+                    Pushback::After(pause) => Decision::RetryAfter(pause),
+                    Pushback::None if code == Some(Code::Unavailable) => Decision::Retry,
+                    Pushback::None | Pushback::Never => Decision::Done,
                 }
             }
-            Ok(_) => Decision::Done,
         }
     }
 
     fn deadline(&self, request: &Request<Replay>) -> Option<Instant> {
-        request.extensions().get::<Deadline>().map(|deadline| deadline.instant())
+        request.body().deadline().map(Deadline::instant)
     }
 
     fn mark_attempt(&self, request: &mut Request<Replay>, attempt: u32) {

@@ -5,15 +5,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use chassis_core::metrics::{Counter, Metrics};
-use chassis_core::{BoxError, BoxFuture, Deadline};
+use chassis_core::{BoxError, BoxFuture};
 use chassis_discovery::{ClientConfig, Target};
+use chassis_net::once;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use tower::Service;
 
 use super::answer::Answer;
@@ -23,6 +25,8 @@ use crate::timeout;
 
 /// How many attempts of the same call came before this one (gRFC A6).
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+/// Made once, since each attempt has it.
+static TIMEOUT: HeaderName = HeaderName::from_static(timeout::HEADER);
 /// What the calling library is, as the protocol wants it to be said.
 const USER_AGENT: &str = concat!("grpc-rust-chassis/", env!("CARGO_PKG_VERSION"));
 /// Up to so many endpoints are connected to as soon as they are known. Of more than that a
@@ -73,21 +77,19 @@ impl Wire {
 
     fn stamp(&self, request: &mut Request<Replay>) {
         // A stream that is meant to last has no deadline: only its caller knows how long.
-        if let Some(deadline) = request.extensions().get::<Deadline>() {
+        if let Some(deadline) = request.body().deadline() {
             // That of the whole call, as gRFC A6 has it: the answer may be a stream, which lasts
             // longer than an attempt waits for its beginning. An attempt that is given up is
             // cancelled, which the server hears.
-            let left = deadline.remaining();
-            if let Ok(value) = HeaderValue::try_from(timeout::format(left)) {
-                request.headers_mut().insert(timeout::HEADER, value);
+            if let Ok(value) = HeaderValue::try_from(timeout::format(deadline.remaining())) {
+                request.headers_mut().insert(&TIMEOUT, once(value));
             }
         }
         match request.body().previous_attempts() {
             0 => self.first.inc(),
             previous => {
                 self.again.inc();
-                let name = HeaderName::from_static(PREVIOUS_ATTEMPTS);
-                request.headers_mut().insert(name, HeaderValue::from(previous));
+                request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(previous));
             }
         }
     }
@@ -113,22 +115,31 @@ impl Service<Request<Replay>> for Transport {
 
     fn call(&mut self, mut request: Request<Replay>) -> Self::Future {
         self.wire.stamp(&mut request);
-        let addressed = self.address(&mut request);
+        if let Err(error) = self.address(&mut request) {
+            return Box::pin(std::future::ready(Err(error.into())));
+        }
         let line = self.line.clone();
-        Box::pin(async move {
-            addressed?;
-            send(&line, request).await
-        })
+        match line.now() {
+            // It is on its way before it is waited for: a future with room for the whole call
+            // would cost more to move about than the call itself.
+            Ok(mut sender) => {
+                let answer = sender.try_send_request(request);
+                Box::pin(async move { again(answer.await, &line).await })
+            }
+            Err(trying) => Box::pin(async move {
+                let mut sender = line.when(trying).await?;
+                again(sender.try_send_request(request).await, &line).await
+            }),
+        }
     }
 }
 
 impl Transport {
     fn address(&self, request: &mut Request<Replay>) -> Result<(), http::Error> {
-        let path = request.uri().path_and_query().cloned();
-        let mut parts = http::uri::Parts::default();
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = self.authority.clone();
-        parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from_parts(parts)?;
         *request.version_mut() = Version::HTTP_2;
         let agent = HeaderValue::from_static(USER_AGENT);
@@ -137,24 +148,19 @@ impl Transport {
     }
 }
 
-/// Sends over the connection that is there. One that has ended since gives the call back, which
-/// then goes over the next one; a second time is for the retry above, which may go elsewhere.
-async fn send(
+/// The answer of the connection that was there. One that has ended since gives the call back,
+/// which then goes over the next one; a second time is for the retry above, which may go
+/// elsewhere.
+async fn again(
+    answer: Result<Response<Incoming>, TrySendError<Request<Replay>>>,
     line: &Line,
-    request: Request<Replay>,
 ) -> Result<Response<Answer<Incoming>>, BoxError> {
-    let mut sender = line.sender().await?;
-    let answer = match sender.try_send_request(request).await {
+    let answer = match answer {
         Ok(answer) => answer,
         Err(mut refused) => match refused.take_message() {
             Some(request) => line.sender().await?.send_request(request).await?,
             None => return Err(refused.into_error().into()),
         },
     };
-    let mut answer = Some(answer);
-    std::future::poll_fn(|cx| match answer.take() {
-        Some(answer) => Poll::Ready(Ok(Answer::peek(answer, cx))),
-        None => Poll::Ready(Err("polled after completion".into())),
-    })
-    .await
+    Ok(Answer::peek(answer, &mut Context::from_waker(Waker::noop())))
 }

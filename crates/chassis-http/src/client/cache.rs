@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use chassis_core::{Context, Deadline, Error, Metrics, Result, metrics::Counter, metrics::Gauge};
+use chassis_core::{Context, Error, Metrics, Result, metrics::Counter, metrics::Gauge};
 use chassis_discovery::CacheConfig;
 use chassis_resilience::{
     Degraded,
@@ -108,11 +108,11 @@ impl Answers {
         // The fetch is for all who wait: it has the client's time, not the first caller's.
         let fetching = context.clone().without_deadline();
         let client = client.clone();
-        let deadline = request.extensions().get::<Deadline>().copied();
+        let deadline = request.body().deadline();
         let fetch = move || {
             fetching.scope(async move {
                 let mut request = request;
-                request.extensions_mut().remove::<Deadline>();
+                request.body_mut().set_deadline(None);
                 client.fetch(request).await?.whole().await
             })
         };

@@ -5,12 +5,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use chassis_core::{BoxError, Deadline, Error};
+use chassis_core::{BoxError, Error};
 use http::Request;
 use tokio::time::Sleep;
 use tower::{Layer, Service};
 
-/// Applies the [`Deadline`] in a request's extensions.
+use super::payload::Payload;
+
+/// Applies the deadline of a [`Payload`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WithDeadlineLayer;
 
@@ -28,9 +30,9 @@ pub(super) struct WithDeadline<S> {
     inner: S,
 }
 
-impl<S, B> Service<Request<B>> for WithDeadline<S>
+impl<S> Service<Request<Payload>> for WithDeadline<S>
 where
-    S: Service<Request<B>, Error = BoxError>,
+    S: Service<Request<Payload>, Error = BoxError>,
 {
     type Response = S::Response;
     type Error = BoxError;
@@ -40,8 +42,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        match request.extensions().get::<Deadline>().copied() {
+    fn call(&mut self, request: Request<Payload>) -> Self::Future {
+        match request.body().deadline() {
             Some(deadline) => match deadline.check() {
                 Ok(()) => Bounded::Running {
                     inner: self.inner.call(request),
@@ -93,19 +95,20 @@ where
 mod tests {
     use std::time::Duration;
 
+    use chassis_core::Deadline;
     use tower::{ServiceExt, service_fn};
 
     use super::*;
 
-    fn request(time: Duration) -> Request<()> {
-        let mut request = Request::new(());
-        request.extensions_mut().insert(Deadline::after(time));
+    fn request(time: Duration) -> Request<Payload> {
+        let mut request = Request::new(Payload::whole("x".into()));
+        request.body_mut().set_deadline(Some(Deadline::after(time)));
         request
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_call_ends_with_its_deadline() {
-        let slow = service_fn(|_: Request<()>| async {
+        let slow = service_fn(|_: Request<Payload>| async {
             tokio::time::sleep(Duration::from_secs(2)).await;
             Ok::<_, BoxError>(7)
         });
@@ -117,7 +120,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_time_left_is_not_begun() {
-        let never = service_fn(|_: Request<()>| async { Err::<(), BoxError>("begun".into()) });
+        let never = service_fn(|_: Request<Payload>| async { Err::<(), BoxError>("begun".into()) });
         let error =
             WithDeadlineLayer.layer(never).oneshot(request(Duration::ZERO)).await.unwrap_err();
         assert!(error.downcast::<Error>().unwrap().was_not_sent());

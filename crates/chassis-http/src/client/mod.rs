@@ -38,8 +38,9 @@ use chassis_core::{
     BoxFuture, Context, Deadline, Error, Metrics, Result, Span, SpanKind, propagation,
 };
 use chassis_discovery::{ClientConfig, Discovery, Target};
+use chassis_net::propagate;
 use chassis_resilience::chaos::Chaos;
-use http::{HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderValue, Method, Request, header};
 use tower::ServiceExt;
 
 use self::{
@@ -226,9 +227,10 @@ impl Client {
     /// Any failure to get an answer: `NO_ENDPOINTS`, `CIRCUIT_OPEN`, `TOO_MANY_CALLS`,
     /// `CONNECT_FAILED`, `CONNECTION_LOST`, `ATTEMPT_TIMEOUT`, `DEADLINE_EXCEEDED`.
     pub async fn call(&self, request: Request<Body>) -> Result<http::Response<Body>> {
-        let (response, _) = self
-            .send(request.map(|body| Payload::from_body(body, self.0.config.max_replay)))
-            .await?;
+        let own = request.extensions().get::<Deadline>().copied();
+        let mut request = request.map(|body| Payload::from_body(body, self.0.config.max_replay));
+        request.body_mut().set_deadline(own);
+        let (response, _) = self.send(request).await?;
         Ok(response)
     }
 
@@ -248,19 +250,12 @@ impl Client {
         let limit = Deadline::after(inner.config.timeout);
         let context = Context::current().child_until(limit);
         let deadline = context.deadline().unwrap_or(limit);
-        let deadline = match request.extensions().get::<Deadline>() {
-            Some(own) => deadline.min(*own),
-            None => deadline,
-        };
-        request.extensions_mut().insert(deadline);
+        let deadline = request.body().deadline().map_or(deadline, |own| deadline.min(own));
+        request.body_mut().set_deadline(Some(deadline));
         request.body_mut().set_target(&inner.target);
         // A forwarded one belongs to the trace parent that it came with.
         request.headers_mut().remove(propagation::TRACESTATE);
-        propagation::inject(&context, |name, value| {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                request.headers_mut().insert(HeaderName::from_static(name), value);
-            }
-        });
+        propagate(&context, request.headers_mut());
         // The callee is known by its name; the address is the balancer's business.
         if let Some(host) = &inner.host {
             request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());

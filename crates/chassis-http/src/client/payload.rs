@@ -15,6 +15,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use chassis_core::Deadline;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
@@ -24,6 +25,7 @@ pub(super) struct Payload {
     content: Content,
     previous: u32,
     target: Option<Arc<str>>,
+    deadline: Option<Deadline>,
 }
 
 #[derive(Clone)]
@@ -40,7 +42,16 @@ pub(super) struct Place {
 
 impl Payload {
     pub(super) fn whole(bytes: Bytes) -> Payload {
-        Payload { content: Content::Whole(bytes), previous: 0, target: None }
+        Payload::new(Content::Whole(bytes))
+    }
+
+    fn new(content: Content) -> Payload {
+        Payload { content, previous: 0, target: None, deadline: None }
+    }
+
+    /// Puts these bytes in place of the body.
+    pub(super) fn set_bytes(&mut self, bytes: Bytes) {
+        self.content = Content::Whole(bytes);
     }
 
     /// Takes what is there of a body, up to `cap` bytes. Nothing is waited for.
@@ -66,7 +77,7 @@ impl Payload {
             }
         }
         let place = Place { body: Mutex::new(Some(Begun { read, rest: body })), hint };
-        Payload { content: Content::Once(Arc::new(place)), previous: 0, target: None }
+        Payload::new(Content::Once(Arc::new(place)))
     }
 
     /// The same for another attempt, if no more than `cap` bytes have to be kept for it.
@@ -86,6 +97,17 @@ impl Payload {
     /// What is called.
     pub(super) fn target(&self) -> &str {
         self.target.as_deref().unwrap_or_default()
+    }
+
+    /// Says until when somebody waits for the answer; here and not in the extensions of the
+    /// request, where it would be two allocations of each attempt.
+    pub(super) fn set_deadline(&mut self, deadline: Option<Deadline>) {
+        self.deadline = deadline;
+    }
+
+    /// Until when somebody waits for the answer.
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        self.deadline
     }
 
     /// Says how many attempts there were before this one.

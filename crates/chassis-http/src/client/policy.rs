@@ -56,19 +56,20 @@ impl RetryPolicy<Request<Payload>, http::Response<Incoming>, BoxError> for IfSaf
         if request.body().is_spent() {
             return Decision::Done;
         }
-        let safe = is_safe(request);
         match result {
+            // As nearly all of them; whether it were safe is not asked then.
+            Ok(response) if !passes(response.status()) => Decision::Done,
             Ok(response) => match refused_unread(response) {
                 // Nothing was done, so whatever it was may come again.
                 Some(pause) => Decision::RetryAfter(pause),
-                None => answered(safe, response.status(), retry_after(response.headers())),
+                None => answered(is_safe(request), retry_after(response.headers())),
             },
-            Err(error) => failed(safe, error),
+            Err(error) => failed(is_safe(request), error),
         }
     }
 
     fn deadline(&self, request: &Request<Payload>) -> Option<Instant> {
-        request.extensions().get::<Deadline>().map(|deadline| deadline.instant())
+        request.body().deadline().map(Deadline::instant)
     }
 
     fn mark_attempt(&self, request: &mut Request<Payload>, attempt: u32) {
@@ -110,15 +111,17 @@ fn passes(status: StatusCode) -> bool {
 
 /// The pause that a server of ours asks for which has no room and has done nothing.
 pub(super) fn refused_unread<B>(response: &http::Response<B>) -> Option<Duration> {
+    if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+        return None;
+    }
     let text = response.headers().get(RETRY_PUSHBACK_MS)?.to_str().ok()?;
-    let millis =
-        text.parse().ok().filter(|_| response.status() == StatusCode::SERVICE_UNAVAILABLE)?;
-    Some(Duration::from_millis(millis))
+    Some(Duration::from_millis(text.parse().ok()?))
 }
 
-fn answered(safe: bool, status: StatusCode, pause: Option<Duration>) -> Decision {
+/// An answer that may be better the next time.
+fn answered(safe: bool, pause: Option<Duration>) -> Decision {
     match pause {
-        _ if !safe || !passes(status) => Decision::Done,
+        _ if !safe => Decision::Done,
         Some(pause) => Decision::RetryAfter(pause),
         None => Decision::Retry,
     }
@@ -162,15 +165,16 @@ mod tests {
     #[test]
     fn answers() {
         let second = Duration::from_secs(1);
-        for (safe, status, pause, expected) in [
-            (true, 200, None, Decision::Done),
-            (true, 500, None, Decision::Done),
-            (true, 503, None, Decision::Retry),
-            (false, 503, None, Decision::Done),
-            (true, 429, Some(second), Decision::RetryAfter(second)),
+        for (safe, pause, expected) in [
+            (true, None, Decision::Retry),
+            (false, None, Decision::Done),
+            (true, Some(second), Decision::RetryAfter(second)),
+            (false, Some(second), Decision::Done),
         ] {
-            let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(answered(safe, status, pause), expected, "{safe} {status} {pause:?}");
+            assert_eq!(answered(safe, pause), expected, "{safe} {pause:?}");
+        }
+        for (status, better) in [(200, false), (500, false), (503, true), (429, true)] {
+            assert_eq!(passes(StatusCode::from_u16(status).unwrap()), better, "{status}");
         }
     }
 

@@ -82,8 +82,8 @@ impl RequestBuilder {
     /// Sets a JSON body.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> RequestBuilder {
         self.change(|request| {
-            *request.body_mut() =
-                Payload::whole(serde_json::to_vec(value).map_err(Error::internal)?.into());
+            let bytes = serde_json::to_vec(value).map_err(Error::internal)?;
+            request.body_mut().set_bytes(bytes.into());
             let kind = HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, kind);
             Ok(())
@@ -94,7 +94,7 @@ impl RequestBuilder {
     pub fn body(self, body: impl Into<Bytes>) -> RequestBuilder {
         let body = body.into();
         self.change(|request| {
-            *request.body_mut() = Payload::whole(body);
+            request.body_mut().set_bytes(body);
             Ok(())
         })
     }
@@ -102,7 +102,7 @@ impl RequestBuilder {
     /// Gives this call less time than the client's settings do. More is not possible.
     pub fn timeout(self, timeout: Duration) -> RequestBuilder {
         self.change(|request| {
-            request.extensions_mut().insert(Deadline::after(timeout));
+            request.body_mut().set_deadline(Some(Deadline::after(timeout)));
             Ok(())
         })
     }

@@ -1,17 +1,17 @@
 //! The answer to a call, read into memory only as far as is allowed.
 
+use std::error::Error as StdError;
+
 use axum::body::Body;
 use bytes::Bytes;
 use chassis_core::{Code, Deadline, Error, Result};
 use chassis_resilience::Degraded;
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
-use crate::{
-    limit::{Limited, Tripped, is_reached},
-    problem,
-};
+use crate::problem;
 
 /// Most of an error's body that is read, in bytes; a problem document is far smaller.
 const MAX_PROBLEM: usize = 64 * 1024;
@@ -102,14 +102,13 @@ impl Response {
     /// `RESPONSE_TOO_LARGE` over the client's limit, `CONNECTION_LOST` if it broke off,
     /// `DEADLINE_EXCEEDED` if it did not arrive in the time that the call had.
     pub async fn bytes(self) -> Result<Bytes> {
-        let limit = self.limit as u64;
-        if self.body.size_hint().lower() > limit {
+        if self.body.size_hint().lower() > self.limit as u64 {
             return Err(too_large());
         }
-        let body = Body::new(Limited::new(self.body, limit, Tripped::default()));
-        let read = axum::body::to_bytes(body, usize::MAX);
+        let read = axum::body::to_bytes(self.body, self.limit);
         self.deadline.run(read).await?.map_err(|error| {
-            if is_reached(&error) {
+            // axum's own, around what the body said, or around this.
+            if StdError::source(&error).is_some_and(|error| error.is::<LengthLimitError>()) {
                 return too_large();
             }
             Error::unavailable("CONNECTION_LOST", "a service that is needed broke off its answer")

@@ -5,12 +5,14 @@
 
 use std::{
     net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::body::Body;
-use chassis_core::{BoxFuture, Deadline, Error, Metrics, metrics::Counter};
+use chassis_core::{Error, Metrics, metrics::Counter};
 use chassis_discovery::{ClientConfig, Target};
 use http::{HeaderName, HeaderValue, Request, Uri, Version, uri::Authority, uri::Scheme};
 use hyper::body::Incoming;
@@ -26,6 +28,8 @@ use crate::REQUEST_TIMEOUT_MS;
 /// Tells the callee how many attempts of the same call came before this one, so that it can
 /// tell repetition from demand. Its gRPC sister is `grpc-previous-rpc-attempts`.
 pub(super) const PREVIOUS_ATTEMPTS: &str = "x-previous-attempts";
+/// Made once, since each attempt has it.
+static TIMEOUT: HeaderName = HeaderName::from_static(REQUEST_TIMEOUT_MS);
 /// How long an idle connection is kept. Shorter than the header time-out of our servers, which
 /// close what is idle: a request must not meet a connection that is just being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,18 +62,20 @@ impl Pools {
 
     /// The transport to one endpoint.
     pub(super) fn transport(&self, address: SocketAddr) -> Transport {
-        Transport {
+        Transport(Arc::new(Pool {
             client: self.builder.build(self.connector.clone()),
             authority: Authority::try_from(address.to_string()).ok(),
             attempt_timeout: self.attempt_timeout,
             attempts: self.attempts.clone(),
-        }
+        }))
     }
 }
 
-/// Sends requests to one endpoint.
+/// Sends requests to one endpoint. Each call has a clone of it.
 #[derive(Clone)]
-pub(super) struct Transport {
+pub(super) struct Transport(Arc<Pool>);
+
+struct Pool {
     client: legacy::Client<HttpConnector, Body>,
     // Always there: an address and a port are an authority.
     authority: Option<Authority>,
@@ -101,20 +107,35 @@ impl Attempts {
 impl Service<Request<Payload>> for Transport {
     type Response = http::Response<Incoming>;
     type Error = Error;
-    type Future = BoxFuture<'static, Result<http::Response<Incoming>, Error>>;
+    type Future = Sending;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Payload>) -> Self::Future {
-        let prepared = self.prepare(request);
-        let client = self.client.clone();
-        Box::pin(async move { client.request(prepared?).await.map_err(error::from_transport) })
+        Sending(match self.0.prepare(request) {
+            Ok(request) => Ok(self.0.client.request(request)),
+            Err(error) => Err(Some(error)),
+        })
     }
 }
 
-impl Transport {
+/// The answer, or what was wrong with the request. hyper's future is a box already.
+pub(super) struct Sending(Result<legacy::ResponseFuture, Option<Error>>);
+
+impl Future for Sending {
+    type Output = Result<http::Response<Incoming>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.get_mut().0 {
+            Ok(answer) => Pin::new(answer).poll(cx).map_err(error::from_transport),
+            Err(error) => error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+        }
+    }
+}
+
+impl Pool {
     fn prepare(&self, request: Request<Payload>) -> Result<Request<Body>, Error> {
         let (mut parts, payload) = request.into_parts();
         let mut target = parts.uri.into_parts();
@@ -124,7 +145,7 @@ impl Transport {
         // A forwarded request may have come in by HTTP/2; this connection is HTTP/1.1.
         parts.version = Version::HTTP_11;
         // Said anew with each attempt: what is left is less than at the first.
-        let left = match parts.extensions.get::<Deadline>() {
+        let left = match payload.deadline() {
             Some(deadline) => {
                 deadline.check()?;
                 deadline.remaining().min(self.attempt_timeout)
@@ -132,13 +153,12 @@ impl Transport {
             None => self.attempt_timeout,
         };
         let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
-        parts.headers.insert(HeaderName::from_static(REQUEST_TIMEOUT_MS), HeaderValue::from(left));
+        parts.headers.insert(&TIMEOUT, HeaderValue::from(left));
         match payload.previous_attempts() {
             0 => self.attempts.first.inc(),
             previous => {
                 self.attempts.again.inc();
-                let name = HeaderName::from_static(PREVIOUS_ATTEMPTS);
-                parts.headers.insert(name, HeaderValue::from(previous));
+                parts.headers.insert(PREVIOUS_ATTEMPTS, HeaderValue::from(previous));
             }
         }
         Ok(Request::from_parts(parts, payload.into_body()))

@@ -71,9 +71,9 @@ async fn publish(env: Env, publisher: Arc<dyn Publisher>, mut message: Message) 
     // One span deeper than the append, in its trace; the consumer follows below.
     let context = propagation::extract(&env, |name| message.headers.get(name).map(String::as_str));
     propagation::inject(&context, |name, value| match message.headers.get_mut(name) {
-        Some(header) => *header = value,
+        Some(header) => value.clone_into(header),
         None => {
-            message.headers.insert(name.to_owned(), value);
+            message.headers.insert(name.to_owned(), value.to_owned());
         }
     });
     if let Some(appended) = context.trace().parent.filter(|_| context.trace().sampled) {

@@ -225,7 +225,7 @@ impl<B: Backend> Outbox<B> {
         }
         if let Some(context) = Context::try_current() {
             propagation::inject(&context, |name, value| {
-                message.headers.entry(name.to_owned()).or_insert(value);
+                message.headers.entry(name.to_owned()).or_insert_with(|| value.to_owned());
             });
         }
         let headers = serde_json::to_string(&message.headers).map_err(Error::internal)?;

@@ -169,7 +169,7 @@ where
         let mut headers = BTreeMap::new();
         if let Some(context) = Context::try_current() {
             propagation::inject(&context, |name, value| {
-                headers.insert(name, value);
+                headers.insert(name, value.to_owned());
             });
         }
         let now = self.time.estimate();

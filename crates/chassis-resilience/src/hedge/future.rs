@@ -1,7 +1,7 @@
 //! The race of one call and its copy.
 //!
 //! Both live in this one future, so that whoever wins drops the other at once and a caller
-//! who leaves drops both. Nothing is allocated.
+//! who leaves drops both.
 
 use std::{
     future::Future,

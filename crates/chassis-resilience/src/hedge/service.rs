@@ -3,7 +3,10 @@
 //! No copy is made before the delay is known, so that a callee that is not measured yet costs
 //! nothing.
 
-use std::task::{Context, Poll};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use tower::Service;
 
@@ -28,7 +31,9 @@ where
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = ResponseFuture<P, S, Req>;
+    // It has room for two calls. In a box, because where a stack hedges only if it is configured,
+    // the calls of those that do not would carry that room along.
+    type Future = Pin<Box<ResponseFuture<P, S, Req>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -44,6 +49,7 @@ where
         let first = self.inner.call(request);
         // Cloned after the call, so that the copy does not take the readiness with it.
         let spare = copy.map(|(delay, request)| (delay, request, self.inner.clone()));
-        ResponseFuture::new(first, spare, self.policy.clone(), self.budget.clone(), watch)
+        let (policy, budget) = (self.policy.clone(), self.budget.clone());
+        Box::pin(ResponseFuture::new(first, spare, policy, budget, watch))
     }
 }
