@@ -1,7 +1,7 @@
 //! The door to chaos: rules set, listed and cleared from the admin port.
 //!
-//! The target of a rule is a client as its metrics name it, such as `inventory/http`; `inventory/*`
-//! and `*` are allowed. Whether there may be rules is for the configuration to say, not for who
+//! The target of a rule is a client as its metrics name it, such as `inventory/http`, or a route of
+//! one, such as `inventory/http/items`; `inventory/*` and `*` are allowed. Whether there may be rules is for the configuration to say, not for who
 //! can reach the port: without it each operation says that it is refused.
 
 use std::time::Duration;
@@ -34,8 +34,9 @@ impl ChaosConfig {
         let set_in = chaos.clone();
         operations.write(
             "chaos/set",
-            "Injects a fault: name, target (inventory/http, inventory/*, *), fault (latency, \
-             error, drop, duplicate), share (1.0), least_ms and most_ms (latency), lasts_s (60).",
+            "Injects a fault: name, target (inventory/http, inventory/http/items, inventory/*, *), \
+             fault (latency, error, drop, duplicate), share (1.0), least_ms and most_ms \
+             (latency), lasts_s (60).",
             move |args| {
                 let chaos = set_in.clone();
                 async move {

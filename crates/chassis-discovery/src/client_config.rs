@@ -234,7 +234,7 @@ mod tests {
     #[derive(Debug, Default, Serialize, Deserialize)]
     #[serde(default)]
     struct Calls {
-        payment: ClientConfig,
+        greeter: ClientConfig,
         others: std::collections::BTreeMap<String, ClientConfig>,
     }
 
@@ -252,10 +252,10 @@ mod tests {
         for profile in Profile::ALL {
             let name = profile.as_str();
             let calls = load(&[
-                ("PAYMENT__PROFILE", name),
-                ("PAYMENT__MAX_ATTEMPTS", "7"),
+                ("GREETER__PROFILE", name),
+                ("GREETER__MAX_ATTEMPTS", "7"),
                 // What the standard has is a setting too.
-                ("PAYMENT__BREAKER__OPEN_FOR", "5s"),
+                ("GREETER__BREAKER__OPEN_FOR", "5s"),
                 ("OTHERS__MAIL__PROFILE", name),
                 ("OTHERS__MAIL__MAX_ATTEMPTS", "7"),
                 ("OTHERS__MAIL__BREAKER__OPEN_FOR", "5s"),
@@ -263,16 +263,16 @@ mod tests {
             .unwrap();
             let mut expected = ClientConfig { max_attempts: 7, ..ClientConfig::of(profile) };
             expected.breaker.open_for = Duration::from_secs(5);
-            assert_eq!(json(&calls.payment), json(&expected));
+            assert_eq!(json(&calls.greeter), json(&expected));
             assert_eq!(json(&calls.others["mail"]), json(&expected));
         }
     }
 
     #[test]
     fn a_name_that_is_no_profile_is_refused_with_those_that_are() {
-        let error = load(&[("PAYMENT__PROFILE", "high")]).unwrap_err();
-        let expected = "setting `payment.profile` is wrong (environment variable \
-                        PAYMENT__PROFILE): `high` is no profile, allowed is critical, standard, \
+        let error = load(&[("GREETER__PROFILE", "high")]).unwrap_err();
+        let expected = "setting `greeter.profile` is wrong (environment variable \
+                        GREETER__PROFILE): `high` is no profile, allowed is critical, standard, \
                         best_effort";
         assert_eq!(error, expected);
     }

@@ -9,7 +9,7 @@
 //!
 //! - [`Server`]: a component that takes [`Services`]: tonic's `Routes`, with their descriptors.
 //! - [`Channel`]: what a generated client is built on; it calls a service by name.
-//! - [`or_else`] and [`or_last_good`]: something less in place of an answer.
+//! - [`or_else`], [`or_last_good`] and [`or_later`]: something less in place of an answer.
 //! - [`IntoStatus`] and [`from_status`]: errors to statuses, and back.
 //!
 //! A handler ends with `map_err(IntoStatus::into_status)`, a caller with
@@ -21,6 +21,6 @@ mod server;
 mod status;
 mod timeout;
 
-pub use client::{Channel, ChannelBuilder, Idempotent, LongLived, or_else, or_last_good};
+pub use client::{Channel, ChannelBuilder, Idempotent, LongLived, or_else, or_last_good, or_later};
 pub use server::{InProcess, Server, ServerConfig, Services};
 pub use status::{IntoStatus, from_status};

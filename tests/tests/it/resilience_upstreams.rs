@@ -526,16 +526,20 @@ async fn faults_are_injected_from_the_admin_port_if_the_configuration_says_so() 
         .chaos(&chaos)
         .build()
         .unwrap();
-    let inject = async |fault: &str| {
-        let rule = json!({ "name": "a", "target": "items/http", "fault": fault });
+    let inject_at = async |target: &str, fault: &str| {
+        let rule = json!({ "name": "a", "target": target, "fault": fault });
         operations.run("chaos/set", rule, true).await.unwrap();
         call(&client).await.map_err(|error: Error| error.reason().to_owned())
     };
-    assert_eq!(inject("error").await, Err("FAULT_INJECTED".to_owned()));
+    let inject = async |fault: &str| inject_at("items/http", fault).await;
+    let injected = Err("FAULT_INJECTED".to_owned());
+    assert_eq!(inject("error").await, injected);
+    assert_eq!(inject_at("items/http/", "error").await, injected);
     assert_eq!(upstream.calls(), 0, "it was not sent");
+    assert_eq!(inject_at("items/http/elsewhere", "error").await, Ok(()), "another route");
     assert_eq!(inject("duplicate").await, Ok(()));
     assert_eq!(inject("latency").await, Ok(()));
-    eventually("both of two", SOON, async || (upstream.calls() == 3).then_some(())).await;
+    eventually("both of two", SOON, async || (upstream.calls() == 4).then_some(())).await;
     operations.run("chaos/clear", json!({}), true).await.unwrap();
     call(&client).await.unwrap();
     drop(lease);

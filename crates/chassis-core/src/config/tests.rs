@@ -74,6 +74,88 @@ impl Default for Own {
     }
 }
 
+/// A section of which one field chooses the defaults of the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Pool {
+    #[serde(serialize_with = "sizes")]
+    size: String,
+    threads: u32,
+    queue: Queue,
+    name: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Queue {
+    length: u32,
+    password: Secret,
+}
+
+impl Pool {
+    fn of(size: &str) -> Pool {
+        let (threads, length) = if size == "large" { (64, 1_000) } else { (4, 10) };
+        let queue = Queue { length, password: "hunter2".into() };
+        Pool { size: size.to_owned(), threads, queue, name: "pool".to_owned() }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Pool::of("small")
+    }
+}
+
+fn sizes<S: serde::Serializer>(size: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let presets = ["small", "large"].into_iter().map(|size| (size, Pool::of(size)));
+    super::preset::serialize(size, presets, serializer)
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Pools {
+    mine: Pool,
+    others: BTreeMap<String, Pool>,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        // The code has changed both a number in which the presets differ and one in which not.
+        let mine = Pool { threads: 5, name: "mine".to_owned(), ..Pool::of("small") };
+        Pools { mine, others: BTreeMap::new() }
+    }
+}
+
+#[test]
+fn a_preset_moves_what_nobody_has_set_and_says_so() {
+    let vars =
+        [("MINE__SIZE", "large"), ("MINE__QUEUE__LENGTH", "10"), ("OTHERS__A__SIZE", "large")];
+    let loaded = env(&vars).load::<Pools>().unwrap();
+    let expected = Pool {
+        queue: Queue { length: 10, ..Pool::of("large").queue },
+        name: "mine".to_owned(),
+        ..Pool::of("large")
+    };
+    assert_eq!(loaded.settings.mine, expected);
+    assert_eq!(loaded.settings.others["a"], Pool::of("large"));
+    let entry = |key: &str| loaded.entries.iter().find(|entry| entry.key == key).unwrap();
+    for (key, value, origin) in [
+        ("mine.size", "large", "environment variable MINE__SIZE"),
+        ("mine.threads", "64", "mine.size"),
+        ("mine.queue.length", "10", "environment variable MINE__QUEUE__LENGTH"),
+        ("mine.queue.password", "***", "default"),
+        ("mine.name", "mine", "default"),
+        ("others.a.threads", "64", "others.a.size"),
+    ] {
+        let Entry { value: shown, origin: from, .. } = entry(key);
+        assert_eq!((shown.as_str(), from.as_str()), (value, origin), "{key}");
+    }
+    // The one of the code changes nothing, and nor does none.
+    for vars in [&[("MINE__SIZE", "small")][..], &[]] {
+        assert_eq!(env(vars).load::<Pools>().unwrap().settings, Pools::default());
+    }
+}
+
 fn env(vars: &[(&str, &str)]) -> Loader {
     Loader::new().env(vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
 }

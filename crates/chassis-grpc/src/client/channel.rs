@@ -114,7 +114,8 @@ impl ChannelBuilder {
     }
 
     /// Lets faults be injected into the calls, as the process's configuration allows
-    /// ([`ChaosConfig`](chassis_discovery::ChaosConfig)). The target is `<service>/grpc`.
+    /// ([`ChaosConfig`](chassis_discovery::ChaosConfig)). The target is `<service>/grpc`, or one
+    /// method of it: `<service>/grpc/<package>.<Service>/<Method>`.
     #[must_use]
     pub fn chaos(mut self, chaos: &Chaos) -> ChannelBuilder {
         self.chaos = chaos.clone();
@@ -193,7 +194,7 @@ impl ChannelBuilder {
     }
 
     fn balance(&self) -> Balance<One, ByStatus, Request<Replay>> {
-        let named: Named = |request| request.body().target().to_owned();
+        let named: Named = |request| format!("{}{}", request.body().target(), request.uri().path());
         let chaos = ChaosLayer::new(self.chaos.clone(), named, Policy::copy as fn(&_) -> _);
         let wire = Wire::new(&self.config, &self.target, &self.metrics);
         let balance = Balance::new(

@@ -70,6 +70,16 @@ pub async fn or_else<T>(
     call: impl Future<Output = Result<Response<T>, Status>>,
     otherwise: impl FnOnce(&Status) -> Option<(T, Degraded)>,
 ) -> Result<Answer<T>, Status> {
+    or(call, |status| std::future::ready(otherwise(status))).await
+}
+
+async fn or<T, F>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+    otherwise: impl FnOnce(&Status) -> F,
+) -> Result<Answer<T>, Status>
+where
+    F: Future<Output = Option<(T, Degraded)>>,
+{
     let call = async { (call.await, OVER.with(RefCell::take)) };
     let (result, over) = OVER.scope(RefCell::default(), call).await;
     match result {
@@ -79,7 +89,7 @@ pub async fn or_else<T>(
             if !matches!(by_code(Some(code)), Class::Failure | Class::Overloaded) {
                 return Err(status);
             }
-            match otherwise(&status) {
+            match otherwise(&status).await {
                 Some((value, degraded)) => {
                     if let Some(over) = over {
                         over.degraded(degraded.as_str());
@@ -90,6 +100,30 @@ pub async fn or_else<T>(
             }
         }
     }
+}
+
+/// The answer of a call; where the callee fails or is asked too much, the one that `enqueue`
+/// gives when it has written down where it is safe, as in an outbox, what is to be done later.
+///
+/// Of a call that fails it is not known whether it was done: what is written down must do no
+/// harm when it is done twice.
+///
+/// ```
+/// # async fn show(call: impl Future<Output = Result<tonic::Response<u32>, tonic::Status>>) {
+/// # async fn append() -> chassis_core::Result<()> { Ok(()) }
+/// let promise = chassis_grpc::or_later(call, async || append().await.map(|()| 0)).await;
+/// # }
+/// ```
+///
+/// Dropping the future cancels the call, and the writing where that has begun.
+///
+/// # Errors
+/// That of the call, where it cannot be written down either.
+pub async fn or_later<T, E>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+    enqueue: impl AsyncFnOnce() -> Result<T, E>,
+) -> Result<Answer<T>, Status> {
+    or(call, |_| async { Some((enqueue().await.ok()?, Degraded::Queued)) }).await
 }
 
 /// The answer of a call, which is kept; where the callee fails or is asked too much, the last
@@ -149,6 +183,20 @@ mod tests {
         assert_eq!(nothing.code(), tonic::Code::NotFound);
         let none = or_else(fails(tonic::Code::Unavailable), |_| None).await.unwrap_err();
         assert_eq!(none.code(), tonic::Code::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_done_now_is_written_down_for_later() {
+        let promise = Answer { value: 3, degraded: Some(Degraded::Queued) };
+        for (code, written, expected) in [
+            (tonic::Code::Unavailable, Ok(3), Some(promise)),
+            (tonic::Code::Unavailable, Err("the disk is full"), None),
+            // An error that is an answer.
+            (tonic::Code::InvalidArgument, Ok(3), None),
+        ] {
+            let answer = or_later(fails(code), async || written).await;
+            assert_eq!(answer.map_err(|status| status.code()), expected.ok_or(code));
+        }
     }
 
     #[tokio::test(start_paused = true)]

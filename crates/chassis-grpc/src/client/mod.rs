@@ -15,7 +15,7 @@ mod retry;
 mod transport;
 
 pub use channel::{Channel, ChannelBuilder};
-pub use fallback::{or_else, or_last_good};
+pub use fallback::{or_else, or_last_good, or_later};
 
 /// Put into a request's extensions, it says that the call may be repeated
 /// although it was sent: doing it twice is the same as doing it once.

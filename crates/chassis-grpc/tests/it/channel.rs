@@ -1,15 +1,16 @@
 //! What stands between a generated client and the servers it calls by name.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chassis_core::config::Loader;
 use chassis_core::{Code, Context, Deadline, Env, Error, Metrics, SpanKind};
 use chassis_discovery::ClientConfig;
 use chassis_grpc::{
-    Channel, Idempotent, IntoStatus, LongLived, from_status, or_else, or_last_good,
+    Channel, Idempotent, IntoStatus, LongLived, from_status, or_else, or_last_good, or_later,
 };
+use chassis_resilience::chaos::{Chaos, Fault, Rule};
 use chassis_resilience::{Cache, CacheSettings, Degraded};
 use chassis_test::BlackHole;
 use serde::{Deserialize, Serialize};
@@ -365,6 +366,27 @@ async fn a_profile_that_is_configured_gives_the_numbers() {
     }
 }
 
+#[tokio::test]
+async fn a_fault_can_be_injected_into_one_method() {
+    let (greeter, calls) = in_turn(|_| Ok(()));
+    let server = Running::start(greeter).await;
+    let endpoints = Endpoints::of([server.address]).await;
+    let chaos = Chaos::enabled();
+    let channel = Channel::builder("greeter", &endpoints.discovery()).chaos(&chaos);
+    let channel = channel.build().unwrap();
+    for (method, expected) in [(GREET, false), ("greeter.Greeter/Other", true)] {
+        let rule = Rule {
+            target: format!("greeter/grpc/{method}"),
+            share: 1.0,
+            fault: Fault::Error,
+            lasts: SOON,
+        };
+        chaos.set("a", rule).unwrap();
+        assert_eq!(greet(channel.clone(), hello("x")).await.is_ok(), expected, "{method}");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
 #[test]
 fn a_channel_can_be_shared() {
     fn shared<T: Clone + Send + Sync + 'static>() {}
@@ -471,8 +493,16 @@ async fn what_stands_in_for_an_answer_says_so_and_is_counted() {
     let old = or_last_good(&cache, "x", call()).await.unwrap();
     assert!(matches!(old.degraded, Some(Degraded::Cached { .. })), "{old:?}");
     or_else(call(), |_| None::<(String, _)>).await.unwrap_err();
-    assert_eq!((counted("default"), counted("cached")), (1, 1));
-    assert_eq!(calls.load(Ordering::SeqCst), 5);
+    let written = Mutex::new(Vec::new());
+    let promise = or_later(call(), async || {
+        written.lock().unwrap().push("x");
+        Ok::<_, Error>("later".to_owned())
+    });
+    let promise = promise.await.unwrap();
+    assert_eq!((&*promise.value, promise.degraded), ("later", Some(Degraded::Queued)));
+    assert_eq!(*written.lock().unwrap(), ["x"]);
+    assert_eq!(["default", "cached", "queued"].map(counted), [1, 1, 1]);
+    assert_eq!(calls.load(Ordering::SeqCst), 6);
 }
 
 #[tokio::test]

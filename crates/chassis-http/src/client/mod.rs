@@ -99,7 +99,8 @@ impl ClientBuilder {
     }
 
     /// Lets faults be injected into the calls, as the process's configuration allows
-    /// ([`ChaosConfig`](chassis_discovery::ChaosConfig)). The target is `<service>/http`.
+    /// ([`ChaosConfig`](chassis_discovery::ChaosConfig)). The target is `<service>/http`, or
+    /// the paths of it that begin so: `<service>/http/items`.
     #[must_use]
     pub fn chaos(mut self, chaos: &Chaos) -> ClientBuilder {
         self.chaos = chaos.clone();

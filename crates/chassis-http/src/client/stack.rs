@@ -61,7 +61,7 @@ pub(super) fn build(
     let unseen = Metrics::default();
     let hold_back = HoldBack::new(config, &target, metrics.unwrap_or(&unseen));
     let pools = Pools::new(config, &target, metrics);
-    let named: Named = |request| request.body().target().to_owned();
+    let named: Named = |request| format!("{}{}", request.body().target(), request.uri().path());
     let chaos = ChaosLayer::new(chaos, named, second as fn(&_) -> _);
     let balance = Balance::new(
         target,

@@ -39,7 +39,8 @@ pub enum Fault {
 /// A fault for a share of the calls to a target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    /// The target; `*` is every target, and a `*` at the end every one that begins so.
+    /// The target, with all that lies below it behind a `/`; `*` is every target, and a `*` at
+    /// the end every one that begins so.
     pub target: String,
     /// The share of calls that are hit, above 0 up to 1.
     pub share: f64,
@@ -112,7 +113,9 @@ impl Rule {
     fn hits(&self, target: &str) -> bool {
         match self.target.strip_suffix('*') {
             Some(begins) => target.starts_with(begins),
-            None => self.target == target,
+            None => target
+                .strip_prefix(self.target.as_str())
+                .is_some_and(|below| below.is_empty() || below.starts_with('/')),
         }
     }
 }
@@ -215,6 +218,8 @@ mod tests {
         let mut fault = |target, at| rules.strike(target, at, || 0.0).fault;
         for (target, at, expected) in [
             ("inventory", now, Some(Blow::Error)),
+            ("inventory/items/7", now, Some(Blow::Error)),
+            ("inventory2", now, None),
             ("payment", now + 59 * SECOND, Some(Blow::Drop)),
             ("shipping", now, None),
             ("inventory", now + 60 * SECOND, None),
