@@ -76,11 +76,6 @@ impl fmt::Display for TooSlow {
 
 impl std::error::Error for TooSlow {}
 
-/// Whether an error is, or comes from, a body over its limit of size.
-pub(crate) fn is_reached(error: &(dyn std::error::Error + 'static)) -> bool {
-    limit_of(error) == Some(Limit::Size)
-}
-
 /// The limit that an error is about, or comes from.
 pub(crate) fn limit_of(error: &(dyn std::error::Error + 'static)) -> Option<Limit> {
     let mut next = Some(error);

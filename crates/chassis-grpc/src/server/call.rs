@@ -6,7 +6,6 @@
 //! down once as metric, span and log line.
 
 use std::any::Any;
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -18,7 +17,7 @@ use chassis_admission::{Door, Pass, RoutePriority, SERVER_OVERLOADED};
 use chassis_core::error::panic_text;
 use chassis_core::propagation;
 use chassis_core::{BoxError, BoxFuture, Code, Context, Deadline, Env, Error, Priority, SpanKind};
-use chassis_net::CallHeaders;
+use chassis_net::{CallHeaders, once};
 use chassis_resilience::Class;
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response};
@@ -195,7 +194,7 @@ fn finish(
 ) -> Response<Body> {
     record.answers();
     if let Ok(id) = HeaderValue::from_str(record.ctx.request_id()) {
-        response.headers_mut().insert(REQUEST_ID, id);
+        response.headers_mut().insert(REQUEST_ID, once(id));
     }
     match outcome {
         Some(outcome) => {

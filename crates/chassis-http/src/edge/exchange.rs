@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
 use chassis_core::{Context, Env, Gauge, InFlightGuard, Priority, Span, SpanKind, propagation};
-use chassis_net::AddressText;
+use chassis_net::{AddressText, once};
 use futures_util::FutureExt;
 use http::{HeaderName, Method, StatusCode, Uri};
 use http_body::Body as _;
@@ -100,7 +100,7 @@ impl Exchange {
         self.slow = !self.slow_after.is_zero() && self.started.elapsed() >= self.slow_after;
         self.cause = response.extensions_mut().remove::<Cause>();
         if let Some(id) = request_id(&self.context) {
-            response.headers_mut().insert(REQUEST_ID, id);
+            response.headers_mut().insert(REQUEST_ID, once(id));
         }
         // A buffered answer is as good as sent; only a streamed one is worth a wrapper.
         let is_buffered = response.body().size_hint().exact().is_some();

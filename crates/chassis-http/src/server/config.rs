@@ -133,7 +133,7 @@ impl ServerConfig {
         }
     }
 
-    pub(super) fn requests(&self) -> RequestLimits {
+    pub(crate) fn requests(&self) -> RequestLimits {
         RequestLimits {
             body: self.body_limit as u64,
             body_timeout: self.body_timeout,
