@@ -19,7 +19,7 @@ use crate::wire;
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// The program with nothing of this process's environment.
-fn command(vars: &[(&str, &str)]) -> Command {
+pub(crate) fn command(vars: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hello_service"));
     command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
     for (name, value) in vars {

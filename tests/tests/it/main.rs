@@ -20,4 +20,5 @@ mod rolling;
 mod service;
 mod tail;
 mod tidy;
+mod unix_sockets;
 mod wire;
