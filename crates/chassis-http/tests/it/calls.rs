@@ -155,6 +155,23 @@ async fn retry_after_is_obeyed() {
 }
 
 #[tokio::test]
+async fn a_shorter_time_holds_in_whatever_order_it_is_said() {
+    let silent = || std::future::pending::<()>();
+    let server = serve("greeter", Router::new().route("/", any(silent))).await;
+    let (discovery, _leases) = discovery("greeter", &[server.address]).await;
+    let client = Client::new("greeter", &discovery);
+    let short = Duration::from_millis(50);
+    for request in [
+        client.post("/").timeout(short).body("hello"),
+        client.post("/").timeout(short).json(&[7]),
+        client.post("/").body("hello").timeout(short),
+    ] {
+        let error = request.send().await.unwrap_err();
+        assert_eq!(error.reason(), "DEADLINE_EXCEEDED");
+    }
+}
+
+#[tokio::test]
 async fn what_was_not_sent_is_sent_elsewhere_even_a_stream() {
     let echo = |body: Body| async move { axum::body::to_bytes(body, 1024).await.unwrap() };
     let server = serve("greeter", Router::new().route("/", any(echo))).await;
