@@ -155,7 +155,7 @@ async fn retry_after_is_obeyed() {
 }
 
 #[tokio::test]
-async fn a_shorter_time_holds_in_whatever_order_it_is_said() {
+async fn a_shorter_time_holds_whether_it_is_said_before_the_body_or_after() {
     let silent = || std::future::pending::<()>();
     let server = serve("greeter", Router::new().route("/", any(silent))).await;
     let (discovery, _leases) = discovery("greeter", &[server.address]).await;
