@@ -7,7 +7,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::State, routing::get};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    routing::{get, post},
+};
 use chassis::{
     App, Env, Error, ServiceInfo, Shutdown,
     core::{
@@ -21,10 +26,7 @@ use chassis::{
 use chassis_test::eventually;
 use opentelemetry_proto::tonic::{
     collector::{
-        metrics::v1::{
-            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-            metrics_service_server::{MetricsService, MetricsServiceServer},
-        },
+        metrics::v1::ExportMetricsServiceRequest,
         trace::v1::{
             ExportTraceServiceRequest, ExportTraceServiceResponse,
             trace_service_server::{TraceService, TraceServiceServer},
@@ -36,6 +38,7 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, span::SpanKind, status::StatusCode},
 };
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status as GrpcStatus};
@@ -72,19 +75,26 @@ impl TraceService for Collector {
     }
 }
 
-#[tonic::async_trait]
-impl MetricsService for Collector {
-    async fn export(
-        &self,
-        request: Request<ExportMetricsServiceRequest>,
-    ) -> Result<Response<ExportMetricsServiceResponse>, GrpcStatus> {
-        for resource in request.into_inner().resource_metrics {
+impl Collector {
+    async fn take_metrics(State(collector): State<Collector>, body: Bytes) {
+        let request = ExportMetricsServiceRequest::decode(body).unwrap();
+        for resource in request.resource_metrics {
             let service = service(resource.resource);
             for metric in resource.scope_metrics.into_iter().flat_map(|scope| scope.metrics) {
-                self.metrics.lock().push((service.clone(), metric));
+                collector.metrics.lock().push((service.clone(), metric));
             }
         }
-        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+
+    /// Takes metrics over HTTP until the test ends.
+    async fn serve_http(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new()
+            .route("/v1/metrics", post(Collector::take_metrics))
+            .with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        address
     }
 }
 
@@ -99,12 +109,10 @@ impl Collector {
     async fn serve(&self) -> (SocketAddr, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let traces = TraceServiceServer::new(self.clone());
-        let metrics = MetricsServiceServer::new(self.clone());
+        let service = TraceServiceServer::new(self.clone());
         let serving = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            let mut server = tonic::transport::Server::builder();
-            let server = server.add_service(traces).add_service(metrics);
+            let server = tonic::transport::Server::builder().add_service(service);
             server.serve_with_incoming(incoming).await.unwrap();
         });
         (address, serving)
@@ -164,7 +172,7 @@ async fn spans_and_metrics_reach_a_collector_and_a_dead_one_stops_nobody() {
         log_format: LogFormat::Json,
         log_filter: "off".to_owned(),
         otlp_endpoint: Some(format!("http://{address}")),
-        otlp_metrics_endpoint: Some(format!("http://{address}")),
+        otlp_metrics_endpoint: Some(format!("http://{}", collector.serve_http().await)),
         metrics_interval: Duration::from_secs(1),
         ..TelemetryConfig::default()
     })

@@ -102,8 +102,8 @@ pub struct TelemetryConfig {
     /// in milliseconds.
     #[serde(with = "super::duration")]
     pub span_delay: Duration,
-    /// Where metrics are pushed by OTLP, as `otlp_protocol` says; nowhere if not set, for they
-    /// can be scraped. Over HTTP, `/v1/metrics` is added where it is missing. Also
+    /// Where metrics are pushed by OTLP over HTTP, such as `http://localhost:4318`; nowhere if not
+    /// set, for they can be scraped. `/v1/metrics` is added where it is missing. Also
     /// `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`.
     pub otlp_metrics_endpoint: Option<String>,
     /// How often metrics are pushed. 1s to 1h. Also `OTEL_METRIC_EXPORT_INTERVAL`, in

@@ -63,8 +63,7 @@ impl OtlpSink {
             .build()
             .map_err(|error| cannot_export().with_source(error))?;
         let collector = Collector {
-            endpoint: full_endpoint(endpoint, config.otlp_protocol)
-                .map_err(|problem| malformed(endpoint).with_source(problem))?,
+            endpoint: full_endpoint(endpoint, config.otlp_protocol)?,
             protocol: config.otlp_protocol,
             batch: config.span_batch,
             scope: InstrumentationScope::builder("chassis")
@@ -123,24 +122,22 @@ fn cannot_export() -> Error {
     Error::failed_precondition("TELEMETRY", "the thread that exports spans cannot be started")
 }
 
-fn full_endpoint(endpoint: &str, protocol: OtlpProtocol) -> Result<String, &'static str> {
-    endpoint_for(endpoint, protocol, "/v1/traces")
-}
-
-/// OTLP over HTTP posts each signal to a path of its own (OTLP specification, endpoint URLs).
-pub(super) fn endpoint_for(
-    endpoint: &str,
-    protocol: OtlpProtocol,
-    path: &str,
-) -> Result<String, &'static str> {
+fn full_endpoint(endpoint: &str, protocol: OtlpProtocol) -> Result<String> {
     if protocol == OtlpProtocol::Grpc {
         return Ok(endpoint.to_owned());
     }
     if !endpoint.starts_with("http://") {
-        return Err("over http/protobuf it begins with http://; for TLS, take the protocol grpc");
+        return Err(malformed(endpoint).with_source(
+            "over http/protobuf it begins with http://; for TLS, take the protocol grpc",
+        ));
     }
+    Ok(with_path(endpoint, "/v1/traces"))
+}
+
+/// OTLP over HTTP posts each signal to a path of its own (OTLP specification, endpoint URLs).
+pub(super) fn with_path(endpoint: &str, path: &str) -> String {
     let base = endpoint.trim_end_matches('/');
-    Ok(if base.ends_with(path) { base.to_owned() } else { format!("{base}{path}") })
+    if base.ends_with(path) { base.to_owned() } else { format!("{base}{path}") }
 }
 
 /// Who a service is, with what `OTEL_RESOURCE_ATTRIBUTES` says.
@@ -399,7 +396,7 @@ mod tests {
             assert_eq!(http(given).unwrap(), "http://c:4318/v1/traces");
         }
         assert_eq!(http("http://c/otel").unwrap(), "http://c/otel/v1/traces");
-        assert!(http("https://c").unwrap_err().contains("protocol grpc"));
+        assert_eq!(http("https://c").unwrap_err().reason(), "OTLP_ENDPOINT");
         let grpc = full_endpoint("http://c:4317", OtlpProtocol::Grpc).unwrap();
         assert_eq!(grpc, "http://c:4317");
     }

@@ -1,4 +1,4 @@
-//! Pushes metrics to a collector by OTLP, for where nobody scrapes.
+//! Pushes metrics to a collector by OTLP over HTTP, for where nobody scrapes.
 //!
 //! What is pushed is what `/metrics` shows at that moment, read back from its text: there is one
 //! way to count, and the figures of the process come along. Sums are cumulative, so a push that
@@ -25,9 +25,7 @@ use opentelemetry::KeyValue;
 use opentelemetry_http::{HttpClient as _, hyper::HyperClient};
 use opentelemetry_proto::{
     tonic::{
-        collector::metrics::v1::{
-            ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient,
-        },
+        collector::metrics::v1::ExportMetricsServiceRequest,
         common::v1::InstrumentationScope,
         metrics::v1::{Metric, ResourceMetrics, ScopeMetrics},
         resource::v1::Resource,
@@ -38,16 +36,9 @@ use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use prost::Message as _;
 use tokio::runtime::{self, Handle, Runtime};
-use tonic::{
-    metadata::MetadataMap,
-    transport::{Channel, ClientTlsConfig, Endpoint},
-};
 
-use super::otlp::{MAX_SERVICES, endpoint_for, resource};
-use crate::{
-    Counter, Error, Metrics, Result, ServiceInfo,
-    config::{OtlpProtocol, TelemetryConfig},
-};
+use super::otlp::{MAX_SERVICES, resource, with_path};
+use crate::{Counter, Error, Metrics, Result, ServiceInfo, config::TelemetryConfig};
 
 /// How long the last push may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -78,11 +69,7 @@ impl Push {
             .enable_all()
             .build()
             .map_err(|error| cannot_push().with_source(error))?;
-        let sender = {
-            // A channel that connects when it is needed belongs to a runtime.
-            let _inside = runtime.enter();
-            Sender::new(endpoint, config.otlp_protocol)?
-        };
+        let sender = Sender::new(endpoint)?;
         let (flush, asked) = mpsc::channel::<SyncSender<()>>();
         let (sources, failed) = (Arc::default(), Counter::default());
         let mut pusher = Pusher {
@@ -237,64 +224,39 @@ fn requests(
     requests.into_iter().map(|(_, metrics)| request(metrics)).collect()
 }
 
-/// The way to the collector.
-enum Sender {
-    Grpc { client: MetricsServiceClient<Channel>, headers: HeaderMap },
-    Http { client: Box<HyperClient>, url: String, headers: HeaderMap },
+/// The way to the collector: OTLP over HTTP, for a client of gRPC is no matter of this crate.
+struct Sender {
+    client: HyperClient,
+    url: String,
+    headers: HeaderMap,
 }
 
 impl Sender {
-    fn new(endpoint: &str, protocol: OtlpProtocol) -> Result<Sender> {
+    fn new(endpoint: &str) -> Result<Sender> {
         const KEY: &str = "telemetry.otlp_metrics_endpoint";
-        let malformed = |error: &dyn std::fmt::Display| {
+        let malformed = |error: String| {
             Error::invalid_argument("OTLP_ENDPOINT", format!("{KEY} `{endpoint}` cannot be used"))
-                .with_source(error.to_string())
+                .with_source(error)
         };
-        let url = endpoint_for(endpoint, protocol, "/v1/metrics")
-            .map_err(|problem| malformed(&problem))?;
-        let (headers, timeout) = (headers()?, timeout());
-        Ok(match protocol {
-            OtlpProtocol::Grpc => {
-                let mut channel = Endpoint::from_shared(url)
-                    .map_err(|error| malformed(&error))?
-                    .connect_timeout(timeout)
-                    .timeout(timeout);
-                if channel.uri().scheme_str() == Some("https") {
-                    let tls = ClientTlsConfig::new().with_enabled_roots();
-                    channel = channel.tls_config(tls).map_err(|error| malformed(&error))?;
-                }
-                let client = MetricsServiceClient::new(channel.connect_lazy());
-                Sender::Grpc { client, headers }
-            }
-            OtlpProtocol::HttpProtobuf => {
-                let _: http::Uri = url.parse().map_err(|error| malformed(&error))?;
-                let client = Box::new(HyperClient::with_default_connector(timeout, None));
-                Sender::Http { client, url, headers }
-            }
-        })
+        if !endpoint.starts_with("http://") {
+            return Err(malformed("it begins with http://".to_owned()));
+        }
+        let url = with_path(endpoint, "/v1/metrics");
+        let _: http::Uri = url.parse().map_err(|error| malformed(format!("{error}")))?;
+        let client = HyperClient::with_default_connector(timeout(), None);
+        Ok(Sender { client, url, headers: headers()? })
     }
 
     async fn send(&self, metrics: ExportMetricsServiceRequest) -> Result<(), String> {
-        match self {
-            Sender::Grpc { client, headers } => {
-                let metadata = MetadataMap::from_headers(headers.clone());
-                let request =
-                    tonic::Request::from_parts(metadata, http::Extensions::new(), metrics);
-                let sent = client.clone().export(request).await;
-                sent.map(|_| ()).map_err(|status| status.to_string())
-            }
-            Sender::Http { client, url, headers } => {
-                let mut request = Request::post(url)
-                    .header(header::CONTENT_TYPE, "application/x-protobuf")
-                    .body(Bytes::from(metrics.encode_to_vec()))
-                    .map_err(|error| error.to_string())?;
-                request.headers_mut().extend(headers.clone());
-                let answer = client.send_bytes(request).await.map_err(|error| error.to_string())?;
-                match answer.status() {
-                    status if status.is_success() => Ok(()),
-                    status => Err(format!("the collector answered {status}")),
-                }
-            }
+        let mut request = Request::post(&self.url)
+            .header(header::CONTENT_TYPE, "application/x-protobuf")
+            .body(Bytes::from(metrics.encode_to_vec()))
+            .map_err(|error| error.to_string())?;
+        request.headers_mut().extend(self.headers.clone());
+        let answer = self.client.send_bytes(request).await.map_err(|error| error.to_string())?;
+        match answer.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(format!("the collector answered {status}")),
         }
     }
 }
@@ -339,7 +301,6 @@ mod tests {
 
     fn push(endpoint: &str) -> Push {
         let config = TelemetryConfig {
-            otlp_protocol: OtlpProtocol::HttpProtobuf,
             metrics_interval: Duration::from_secs(3600),
             ..TelemetryConfig::default()
         };
@@ -411,13 +372,8 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_cannot_be_used_is_found_at_the_start() {
-        for (protocol, endpoint) in [
-            (OtlpProtocol::Grpc, "not a url"),
-            (OtlpProtocol::HttpProtobuf, "https://collector"),
-            (OtlpProtocol::HttpProtobuf, "http://not a url"),
-        ] {
-            let config = TelemetryConfig { otlp_protocol: protocol, ..TelemetryConfig::default() };
-            let error = Push::new(endpoint, &config).err().unwrap();
+        for endpoint in ["not a url", "https://collector", "http://not a url"] {
+            let error = Push::new(endpoint, &TelemetryConfig::default()).err().unwrap();
             assert_eq!(error.reason(), "OTLP_ENDPOINT", "{endpoint}");
             assert!(error.message().contains("telemetry.otlp_metrics_endpoint"), "{error}");
         }
