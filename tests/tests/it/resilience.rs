@@ -187,7 +187,15 @@ impl Pair {
 /// Connections break, also in the middle of a call: nobody who calls sees it.
 async fn cut(pair: Pair) {
     let [first, _] = &pair.proxies;
-    first.cut();
+    let broken = async {
+        first.cut();
+        eventually("its connections break", SOON, async || {
+            (first.connections() == 0).then_some(())
+        })
+        .await;
+    };
+    // Until then it may still answer.
+    tokio::join!(pair.burst(), broken);
     for _ in 0..5 {
         assert_eq!(pair.burst().await, ["second"; BURST]);
     }

@@ -7,10 +7,11 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use chassis_test::figures::{Asked, Figure, median};
+use tokio::time::Instant;
 
 use crate::{
     Outcome,
@@ -167,7 +168,7 @@ impl Running {
             if started.elapsed() > SOON {
                 return Err(format!("{} does not answer", program.display()).into());
             }
-            std::thread::sleep(Duration::from_micros(200));
+            std::thread::yield_now();
         }
         running.took = started.elapsed();
         Ok(running)
