@@ -17,11 +17,11 @@ use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::MakeRequestUuid,
     timeout::TimeoutLayer,
-    trace::{DefaultOnResponse, TraceLayer},
+    trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer},
 };
 use tracing::Level;
 use tracing_subscriber::{
-    filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 use crate::Outcome;
@@ -46,7 +46,8 @@ pub(crate) fn router(router: Router) -> Outcome<Router> {
     // Lives as long as the process, which ends by `exit`.
     std::mem::forget(guard);
     tracing_subscriber::registry()
-        .with(LevelFilter::INFO)
+        // As axum-tracing-opentelemetry asks for: without it no span of a request is made.
+        .with(Targets::new().with_default(Level::INFO).with_target("otel::tracing", Level::TRACE))
         .with(tracing_subscriber::fmt::layer().json().with_writer(writer))
         .with(tracing_opentelemetry::layer().with_tracer(provider.tracer("usual")))
         .try_init()?;
@@ -55,7 +56,11 @@ pub(crate) fn router(router: Router) -> Outcome<Router> {
         .set_x_request_id(MakeRequestUuid)
         .propagate_x_request_id()
         .layer(CatchPanicLayer::new())
-        .layer(TraceLayer::new_for_http().on_response(DefaultOnResponse::new().level(Level::INFO)))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
+                .on_response(DefaultOnResponse::new().level(Level::INFO)),
+        )
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             Duration::from_secs(30),
