@@ -70,8 +70,13 @@ pub(crate) enum RequestId {
     /// Background work has none.
     None,
     Given(Arc<str>),
-    OfTrace([u8; 32]),
+    OfTrace(Hex),
 }
+
+/// Aligned, so that it is read as text eight bytes at a time.
+#[derive(Clone)]
+#[repr(align(8))]
+pub(crate) struct Hex(pub(crate) [u8; 32]);
 
 impl Context {
     /// A context for work that no call caused: a new root trace, no deadline.
@@ -115,6 +120,11 @@ impl Context {
     /// Dropping it drops the inner future; nothing else is held.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, future)
+    }
+
+    /// Calls a function in which [`Context::current`] gives this context.
+    pub fn in_scope<T>(self, f: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, f)
     }
 
     /// Changes it where it is if nobody else has it.
@@ -217,7 +227,7 @@ impl Context {
         match &self.0.request_id {
             RequestId::None => "",
             RequestId::Given(id) => id,
-            RequestId::OfTrace(hex) => std::str::from_utf8(hex).unwrap_or_default(),
+            RequestId::OfTrace(Hex(hex)) => std::str::from_utf8(hex).unwrap_or_default(),
         }
     }
 

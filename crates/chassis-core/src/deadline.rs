@@ -22,7 +22,13 @@ impl Deadline {
     /// The deadline that lies `time` from now.
     #[must_use]
     pub fn after(time: Duration) -> Deadline {
-        Deadline(Instant::now() + time.min(FAR))
+        Deadline::after_start(Instant::now(), time)
+    }
+
+    /// The deadline that lies `time` behind this instant.
+    #[must_use]
+    pub fn after_start(start: Instant, time: Duration) -> Deadline {
+        Deadline(start + time.min(FAR))
     }
 
     /// The deadline at this instant.

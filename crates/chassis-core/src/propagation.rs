@@ -6,7 +6,11 @@
 
 use std::borrow::Cow;
 
-use crate::{Baggage, Context, Env, Priority, TraceContext, context::RequestId, trace};
+use crate::{
+    Baggage, Context, Env, Priority, TraceContext,
+    context::{Hex, RequestId},
+    trace,
+};
 
 /// W3C trace parent.
 pub const TRACEPARENT: &str = "traceparent";
@@ -48,7 +52,7 @@ pub fn extract<'a, T: Into<Cow<'a, str>>>(env: &Env, get: impl Fn(&str) -> Optio
     };
     let request_id = match get(REQUEST_ID).filter(|id| is_sane(id)) {
         Some(id) => RequestId::Given(id.into()),
-        None => RequestId::OfTrace(trace.trace_id.hex()),
+        None => RequestId::OfTrace(Hex(trace.trace_id.hex())),
     };
     let context = Context::new(env, trace, request_id);
     match get(BAGGAGE) {

@@ -67,6 +67,12 @@ pub(super) const PARTS: &[Part] = &[
         },
     },
     Part {
+        name: "instructions",
+        what: "what a request costs, in instructions",
+        needs_servers: false,
+        steps: |_, _| vec![own(&["bench", "servers", "http_instructions"])],
+    },
+    Part {
         name: "docs",
         what: "the book: links, anchors, pictures, every page in a browser",
         needs_servers: false,

@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use tracing::{Level, field::Field};
+use tracing::{Level, Metadata, field::Field};
 
 use crate::{SpanId, TraceId};
 
@@ -134,8 +134,7 @@ impl tracing::field::Visit for Fields {
 /// What a line says beside its own fields.
 pub(super) struct Head<'a> {
     pub time: SystemTime,
-    pub level: Level,
-    pub target: &'a str,
+    pub metadata: &'static Metadata<'static>,
     /// Name and version of the service.
     pub service: (&'a str, &'a str),
     pub ids: Ids<'a>,
@@ -166,7 +165,7 @@ impl Ids<'_> {
 pub(super) fn text(out: &mut String, head: &Head<'_>, fields: &Fields, colour: bool) {
     let time = humantime::format_rfc3339_millis(head.time).to_string();
     let clock = time.get(11..23).unwrap_or(&time);
-    let (level, paint) = match head.level {
+    let (level, paint) = match *head.metadata.level() {
         Level::ERROR => ("ERROR", "\x1b[31m"),
         Level::WARN => (" WARN", "\x1b[33m"),
         Level::INFO => (" INFO", "\x1b[32m"),
@@ -206,7 +205,7 @@ fn visible(out: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::callsite, *};
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
@@ -223,13 +222,8 @@ mod tests {
     }
 
     fn head(ids: Ids<'_>) -> Head<'_> {
-        Head {
-            time: SystemTime::UNIX_EPOCH,
-            level: Level::INFO,
-            target: "t",
-            service: ("items", "1.0"),
-            ids,
-        }
+        let time = SystemTime::UNIX_EPOCH;
+        Head { time, metadata: callsite::bare(), service: ("items", "1.0"), ids }
     }
 
     #[test]

@@ -7,19 +7,17 @@
 
 use std::{
     fmt::{self, Write as _},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use tracing::field::{Field, Visit};
 
 use super::{
+    callsite::{Callsite, Callsites, Key, OWN},
     format::{FieldValue, Fields, Head},
     redact::Redact,
 };
-
-/// What every line says of itself. A field of that name is shown as `field.<name>`, because
-/// of two keys of one name a reader of JSON keeps one, and nobody knows which.
-const OWN: [&str; 5] = ["timestamp", "level", "target", "service.name", "service.version"];
 
 /// What a thread keeps between lines.
 #[derive(Default)]
@@ -28,6 +26,7 @@ pub(super) struct Kept {
     /// Names of the fields that are on the line.
     names: Vec<&'static str>,
     clock: Clock,
+    callsites: Callsites,
 }
 
 impl Kept {
@@ -41,7 +40,9 @@ impl Kept {
 
 /// A line in the making.
 pub(super) struct Line<'a> {
-    kept: &'a mut Kept,
+    out: &'a mut Vec<u8>,
+    names: &'a mut Vec<&'static str>,
+    callsite: &'a Callsite,
     head: &'a Head<'a>,
     redact: Option<&'a Redact>,
     /// Whether all of the head is written: the message stands in the middle of it, where
@@ -54,15 +55,15 @@ impl<'a> Line<'a> {
     pub(super) fn begin(
         kept: &'a mut Kept,
         head: &'a Head<'a>,
-        redact: Option<&'a Redact>,
+        redact: Option<&'a Arc<Redact>>,
     ) -> Line<'a> {
-        let Kept { out, clock, .. } = kept;
+        let Kept { out, names, clock, callsites } = kept;
+        let callsite = callsites.find(head.metadata, head.service, redact);
         out.extend_from_slice(b"{\"timestamp\":\"");
         clock.write(out, head.time);
-        out.extend_from_slice(b"\",\"level\":\"");
-        out.extend_from_slice(head.level.as_str().as_bytes());
-        out.push(b'"');
-        Line { kept, head, redact, is_headed: false, has_message: false }
+        out.extend_from_slice(&callsite.level);
+        let redact = redact.map(|redact| &**redact);
+        Line { out, names, callsite, head, redact, is_headed: false, has_message: false }
     }
 
     /// Adds the fields of a span, without its message.
@@ -85,69 +86,75 @@ impl<'a> Line<'a> {
     /// The whole line, with its line feed.
     pub(super) fn end(mut self) -> &'a [u8] {
         if !self.has_message {
-            self.kept.out.extend_from_slice(b",\"message\":\"\"");
+            self.out.extend_from_slice(b",\"message\":\"\"");
         }
         self.rest_of_head();
-        self.kept.out.extend_from_slice(b"}\n");
-        &self.kept.out
+        self.out.extend_from_slice(b"}\n");
+        self.out
     }
 
     fn text(&mut self, name: &'static str, text: &str) {
         self.put(name, |out| quoted(out, text));
     }
 
+    /// Adds a field of the event.
+    fn field(&mut self, field: &Field, write: impl FnOnce(&mut Vec<u8>)) {
+        match self.callsite.keys.get(field.index()) {
+            Some(Key::Plain(key)) => {
+                self.rest_of_head();
+                self.names.push(field.name());
+                self.out.extend_from_slice(key);
+                write(self.out);
+            }
+            _ => self.put(field.name(), write),
+        }
+    }
+
+    /// Adds a field of any name.
     fn put(&mut self, name: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
-        let is_message = name == "message";
-        if is_message {
+        if name == "message" {
             if std::mem::replace(&mut self.has_message, true) {
                 return;
             }
-            self.kept.out.extend_from_slice(b",\"message\":");
+            self.out.extend_from_slice(b",\"message\":");
         } else {
             self.rest_of_head();
-            if self.kept.names.contains(&name) {
+            if self.names.contains(&name) {
                 return;
             }
-            self.kept.names.push(name);
+            self.names.push(name);
             let is_taken = OWN.contains(&name) || self.head.ids.have(name);
-            let out = &mut self.kept.out;
-            out.extend_from_slice(if is_taken { b",\"field." } else { b",\"" });
-            escaped(out, name);
-            out.extend_from_slice(b"\":");
+            self.out.extend_from_slice(if is_taken { b",\"field." } else { b",\"" });
+            escaped(self.out, name);
+            self.out.extend_from_slice(b"\":");
             if self.redact.is_some_and(|redact| redact.hides(name)) {
-                return quoted(out, Redact::SHOWN);
+                return quoted(self.out, Redact::SHOWN);
             }
         }
-        write(&mut self.kept.out);
+        write(self.out);
     }
 
     fn rest_of_head(&mut self) {
         if std::mem::replace(&mut self.is_headed, true) {
             return;
         }
-        let (out, head) = (&mut self.kept.out, self.head);
-        let trace = head.ids.trace.map(|(trace, span)| (trace.hex(), span.hex()));
-        let mut pair = |name: &[u8], text: &str| {
-            out.extend_from_slice(name);
-            quoted(out, text);
-        };
-        pair(b",\"target\":", head.target);
-        pair(b",\"service.name\":", head.service.0);
-        pair(b",\"service.version\":", head.service.1);
+        let (out, ids) = (&mut *self.out, &self.head.ids);
+        out.extend_from_slice(&self.callsite.head);
         for (name, id) in [
-            (&b",\"request_id\":"[..], head.ids.request),
-            (b",\"enduser.id\":", head.ids.principal),
-            (b",\"tenant.id\":", head.ids.tenant),
+            (&b",\"request_id\":"[..], ids.request),
+            (b",\"enduser.id\":", ids.principal),
+            (b",\"tenant.id\":", ids.tenant),
         ] {
             if let Some(id) = id {
-                pair(name, id);
+                out.extend_from_slice(name);
+                quoted(out, id);
             }
         }
-        if let Some((trace, span)) = trace {
+        if let Some((trace, span)) = ids.trace {
             out.extend_from_slice(b",\"trace_id\":\"");
-            out.extend_from_slice(&trace);
+            out.extend_from_slice(&trace.hex());
             out.extend_from_slice(b"\",\"span_id\":\"");
-            out.extend_from_slice(&span);
+            out.extend_from_slice(&span.hex());
             out.push(b'"');
         }
     }
@@ -155,20 +162,26 @@ impl<'a> Line<'a> {
 
 impl Visit for Line<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field.name(), |out| {
+        self.field(field, |out| {
             out.push(b'"');
+            let start = out.len();
             // A Debug that fails leaves what it has said.
-            let _ = write!(Escaped(out), "{value:?}");
+            let _ = write!(Unescaped(out), "{value:?}");
+            if !is_plain(&out[start..]) {
+                let text = String::from_utf8_lossy(&out[start..]).into_owned();
+                out.truncate(start);
+                escaped(out, &text);
+            }
             out.push(b'"');
         });
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field.name(), value);
+        self.field(field, |out| quoted(out, value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field.name(), |out| {
+        self.field(field, |out| {
             if value < 0 {
                 out.push(b'-');
             }
@@ -177,36 +190,39 @@ impl Visit for Line<'_> {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.number(field.name(), value);
+        self.field(field, |out| decimal(out, value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
         let text: &[u8] = if value { b"true" } else { b"false" };
-        self.put(field.name(), |out| out.extend_from_slice(text));
+        self.field(field, |out| out.extend_from_slice(text));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
-            // A number can be written, and memory does not fail.
-            self.put(field.name(), |out| drop(serde_json::to_writer(out, &value)));
+            self.field(field, |out| match thousandths(value) {
+                Some(thousandths) => decimal_thousandths(out, thousandths),
+                // A number can be written, and memory does not fail.
+                None => drop(serde_json::to_writer(out, &value)),
+            });
         } else {
             // JSON has no NaN and no infinity.
-            self.text(field.name(), &value.to_string());
+            self.field(field, |out| quoted(out, &value.to_string()));
         }
     }
 }
 
-/// Writes into a text of JSON.
-struct Escaped<'a>(&'a mut Vec<u8>);
+/// Writes what is escaped afterwards, all at once: what a formatter says comes in small pieces.
+struct Unescaped<'a>(&'a mut Vec<u8>);
 
-impl fmt::Write for Escaped<'_> {
+impl fmt::Write for Unescaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        escaped(self.0, text);
+        self.0.extend_from_slice(text.as_bytes());
         Ok(())
     }
 }
 
-fn quoted(out: &mut Vec<u8>, text: &str) {
+pub(super) fn quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     escaped(out, text);
     out.push(b'"');
@@ -271,6 +287,24 @@ fn decimal(out: &mut Vec<u8>, mut value: u64) {
     }
 }
 
+/// How many thousandths a value is, if it is so many and not too many to be exact: then its digits
+/// are those of an integer, which take a third of the time. Durations in milliseconds are.
+fn thousandths(value: f64) -> Option<u64> {
+    const MOST: f64 = 1e15;
+    let count = (value * 1e3).round();
+    ((0.0..MOST).contains(&count) && count / 1e3 == value && value.is_sign_positive())
+        .then_some(count as u64)
+}
+
+fn decimal_thousandths(out: &mut Vec<u8>, thousandths: u64) {
+    decimal(out, thousandths / 1000);
+    let rest = (thousandths % 1000) as u16;
+    let digits = [rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8);
+    let shown = digits.iter().rposition(|digit| *digit != b'0').map_or(1, |last| last + 1);
+    out.push(b'.');
+    out.extend_from_slice(&digits[..shown]);
+}
+
 /// Writes times in RFC 3339, and keeps the second that it wrote last.
 #[derive(Default)]
 struct Clock {
@@ -305,9 +339,11 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use tracing::Level;
 
-    use super::{super::format::Ids, *};
+    use super::{
+        super::{callsite, format::Ids},
+        *,
+    };
     use crate::{SpanId, TraceId};
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -318,10 +354,14 @@ mod tests {
     }
 
     fn head(ids: Ids<'_>) -> Head<'_> {
-        Head { time: UNIX_EPOCH, level: Level::INFO, target: "t", service: ("items", "1.0"), ids }
+        Head { time: UNIX_EPOCH, metadata: callsite::bare(), service: ("items", "1.0"), ids }
     }
 
-    fn line(ids: Ids<'_>, redact: Option<&Redact>, write: impl FnOnce(&mut Line<'_>)) -> String {
+    fn line(
+        ids: Ids<'_>,
+        redact: Option<&Arc<Redact>>,
+        write: impl FnOnce(&mut Line<'_>),
+    ) -> String {
         let (mut kept, head) = (Kept::default(), head(ids));
         let mut line = Line::begin(&mut kept, &head, redact);
         write(&mut line);
@@ -372,7 +412,7 @@ mod tests {
 
     #[test]
     fn what_is_hidden_is_nowhere_in_the_line() {
-        let redact = Redact::new(&["token".to_owned()]);
+        let redact = Arc::new(Redact::new(&["token".to_owned()]));
         let out = line(Ids::default(), Some(&redact), |line| {
             line.text("a.token", "s1");
             line.number("token", 42);
@@ -412,7 +452,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn numbers_are_what_serde_writes() {
+        let written = |value: f64| {
+            let mut out = Vec::new();
+            if let Some(thousandths) = thousandths(value) {
+                decimal_thousandths(&mut out, thousandths);
+            }
+            String::from_utf8(out).unwrap()
+        };
+        let exact = [0.0, 1.0, 0.029, 0.5, 0.25, 0.001, 12.34, 999.999, 1e9, 123_456_789_012.345];
+        for value in exact {
+            assert_eq!(written(value), serde_json::to_string(&value).unwrap());
+        }
+        for other in [-0.0, -1.5, 0.0001, 1.0 / 3.0, 1e15, f64::MAX, f64::MIN_POSITIVE] {
+            assert_eq!(written(other), "", "{other}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn thousandths_are_what_serde_writes(count in 0_u64..1_000_000_000_000_000) {
+            let value = count as f64 / 1e3;
+            let mut out = Vec::new();
+            decimal_thousandths(&mut out, thousandths(value).unwrap());
+            let written = String::from_utf8(out).unwrap();
+            prop_assert_eq!(written.parse::<f64>().unwrap(), value);
+            prop_assert_eq!(written, serde_json::to_string(&value).unwrap());
+        }
+
         #[test]
         fn eight_bytes_at_a_time_are_judged_as_one_by_one(text: Vec<u8>, at in 0..40_usize, byte: u8) {
             let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');

@@ -5,7 +5,7 @@ use std::{borrow::Cow, cell::RefCell, sync::Arc, time::SystemTime};
 use parking_lot::RwLock;
 
 use tracing::{
-    Event, Metadata, Subscriber,
+    Event, Subscriber,
     span::{Attributes, Id, Record},
 };
 use tracing_subscriber::{Layer, layer, registry::LookupSpan};
@@ -136,12 +136,12 @@ impl LogLayer {
         };
         let with_context = Context::with_current(|ctx| {
             let info = ctx.env().info();
-            let head = head(event.metadata(), (&info.name, &info.version), ids(ctx, span_of));
+            let head = head(event, (&info.name, &info.version), ids(ctx, span_of));
             self.format(scratch, event, left_out, spans, &head);
         });
         if with_context.is_none() {
             let (name, version) = self.residents.only();
-            let head = head(event.metadata(), (&name, &version), Ids::default());
+            let head = head(event, (&name, &version), Ids::default());
             self.format(scratch, event, left_out, spans, &head);
         }
     }
@@ -155,7 +155,7 @@ impl LogLayer {
         head: &Head<'_>,
     ) {
         let Scratch { json, text, fields } = scratch;
-        let redact = self.redact.as_deref();
+        let redact = self.redact.as_ref();
         match self.form {
             Form::Json => {
                 let mut line = json::Line::begin(json, head, redact);
@@ -192,14 +192,8 @@ impl LogLayer {
     }
 }
 
-fn head<'a>(metadata: &'a Metadata<'_>, service: (&'a str, &'a str), ids: Ids<'a>) -> Head<'a> {
-    Head {
-        time: SystemTime::now(),
-        level: *metadata.level(),
-        target: metadata.target(),
-        service,
-        ids,
-    }
+fn head<'a>(event: &Event<'_>, service: (&'a str, &'a str), ids: Ids<'a>) -> Head<'a> {
+    Head { time: SystemTime::now(), metadata: event.metadata(), service, ids }
 }
 
 /// `span_of` says which exported span of a call the event happened in.
@@ -358,6 +352,33 @@ mod tests {
         let line = raw.0.lock();
         assert_eq!(line.matches("\"item\":").count(), 1, "{line}");
         assert!(line.contains("\"item\":3") && line.contains("\"other\":2"), "{line}");
+    }
+
+    #[test]
+    fn what_a_line_hides_and_whose_it_is_is_its_own_though_the_place_is_one() {
+        let log = || tracing::info!(token = "s1", level = 9, n = 1, "x");
+        let hides = |name: &str| Arc::new(Redact::new(&[name.to_owned()]));
+        let with = |redact: Option<Arc<Redact>>, name: &'static str| {
+            let (lines, residents) = (Arc::new(Lines::default()), Arc::<Residents>::default());
+            residents.add(&ServiceInfo::new(name, "1"));
+            let layer = LogLayer::json(lines.clone()).with_residents(residents);
+            let layer = LogLayer { redact, ..layer };
+            let subscriber = Registry::default().with(layer);
+            tracing::subscriber::with_default(subscriber, || {
+                log();
+                log();
+            });
+            let lines = lines.0.lock();
+            assert_eq!(lines[0]["field.level"], 9);
+            assert_eq!((&lines[0]["token"], &lines[0]["n"]), (&lines[1]["token"], &lines[1]["n"]));
+            assert_eq!(lines[1]["service.name"], name);
+            [lines[0]["token"].to_string(), lines[0]["n"].to_string()]
+        };
+        let shown = format!("{:?}", Redact::SHOWN);
+        assert_eq!(with(None, "a"), ["\"s1\"", "1"]);
+        assert_eq!(with(Some(hides("token")), "a"), [&shown, "1"]);
+        assert_eq!(with(Some(hides("n")), "b"), ["\"s1\"", &shown]);
+        assert_eq!(with(None, "b"), ["\"s1\"", "1"]);
     }
 
     #[test]

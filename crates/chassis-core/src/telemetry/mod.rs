@@ -11,6 +11,7 @@
 //! A subscriber is per process; the services that share one keep their names in every line.
 
 mod batch;
+mod callsite;
 mod filter;
 mod format;
 mod json;

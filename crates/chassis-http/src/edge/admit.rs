@@ -39,12 +39,12 @@ pub(crate) struct RequestLimits {
     pub(crate) json_depth: usize,
 }
 
-/// Lets a request in, its body cut at its limits, or says why not. What comes with it tells
-/// whether the body went over one.
+/// Lets a request in, its body cut at its limits, or says why not. What it gives tells whether
+/// the body went over one.
 pub(super) fn admit(
-    mut request: Request,
+    request: &mut Request,
     limits: &RequestLimits,
-) -> Result<(Request, Option<Tripped>), Problem> {
+) -> Result<Option<Tripped>, Problem> {
     if target_length(request.uri()) > limits.uri {
         let error =
             Error::invalid_argument("URI_TOO_LONG", "the target is longer than allowed here");
@@ -55,9 +55,9 @@ pub(super) fn admit(
             Error::invalid_argument("TOO_MANY_HEADERS", "there are more headers than allowed here");
         return Err(Problem::new(error).with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     }
-    check_host(&request)?;
+    check_host(request)?;
     if request.body().is_end_stream() {
-        return Ok((request, None));
+        return Ok(None);
     }
     if request.body().size_hint().lower() > limits.body {
         return Err(body_over(Limit::Size));
@@ -66,11 +66,13 @@ pub(super) fn admit(
         request.extensions_mut().insert(extract::JsonDepth(limits.json_depth));
     }
     // It is limited here; axum's own limit of 2 MB would only surprise.
-    DefaultBodyLimit::disable().apply(&mut request);
+    DefaultBodyLimit::disable().apply(request);
     let tripped = Tripped::default();
     let until = Instant::now() + limits.body_timeout;
-    let body = |body| Body::new(Limited::new(body, limits.body, tripped.clone()).until(until));
-    Ok((request.map(body), Some(tripped)))
+    let body = std::mem::take(request.body_mut());
+    let limited = Limited::new(body, limits.body, tripped.clone()).until(until);
+    *request.body_mut() = Body::new(limited);
+    Ok(Some(tripped))
 }
 
 /// As it was sent, but for what HTTP/2 says elsewhere.
@@ -192,9 +194,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_declared_length_over_the_limit_is_refused_unread() {
-        let refused = admit(host(Body::from("12345")), &limits(4)).unwrap_err();
+        let refused = admit(&mut host(Body::from("12345")), &limits(4)).unwrap_err();
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(admit(host(Body::from("1234")), &limits(4)).is_ok());
+        assert!(admit(&mut host(Body::from("1234")), &limits(4)).is_ok());
     }
 
     #[tokio::test]
@@ -203,10 +205,12 @@ mod tests {
             let chunks = ["123", "456"].map(|c| Ok::<_, std::io::Error>(bytes::Bytes::from(c)));
             Body::from_stream(futures_util::stream::iter(chunks))
         };
-        let (request, tripped) = admit(host(chunks()), &limits(5)).unwrap();
+        let mut request = host(chunks());
+        let tripped = admit(&mut request, &limits(5)).unwrap();
         assert!(axum::body::to_bytes(request.into_body(), 100).await.is_err());
         assert_eq!(tripped.unwrap().by(), Some(Limit::Size));
-        let (request, tripped) = admit(host(chunks()), &limits(6)).unwrap();
+        let mut request = host(chunks());
+        let tripped = admit(&mut request, &limits(6)).unwrap();
         assert_eq!(axum::body::to_bytes(request.into_body(), 100).await.unwrap(), "123456");
         assert_eq!(tripped.unwrap().by(), None);
     }
@@ -219,7 +223,8 @@ mod tests {
                 (piece < pieces).then_some((Ok::<_, std::io::Error>("x"), piece + 1))
             });
             let begun = Instant::now();
-            let (request, tripped) = admit(host(Body::from_stream(body)), &limits(100)).unwrap();
+            let mut request = host(Body::from_stream(body));
+            let tripped = admit(&mut request, &limits(100)).unwrap();
             let read = axum::body::to_bytes(request.into_body(), 100).await;
             assert_eq!((read.is_ok(), tripped.unwrap().by().is_none()), (in_time, in_time));
             assert!(begun.elapsed() <= Duration::from_secs(5), "{:?}", begun.elapsed());

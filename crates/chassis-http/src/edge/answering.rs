@@ -12,7 +12,7 @@ use std::{
 use axum::response::{IntoResponse, Response};
 use chassis_admission::Pass;
 use chassis_core::{BoxFuture, Deadline, Error};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{class, complete, exchange::Exchange, panic::CatchPanic};
 use crate::{limit::Tripped, problem::Problem};
@@ -22,8 +22,10 @@ pin_project_lite::pin_project! {
     pub(super) struct Answering<F> {
         #[pin]
         handler: CatchPanic<F>,
+        // None before it must wait: most handlers have their answer at once.
         #[pin]
-        until: Sleep,
+        until: Option<Sleep>,
+        deadline: Instant,
         admitted: Option<Admitted>,
         paying: Option<BoxFuture<'static, (Pass, Result<(), Error>)>>,
     }
@@ -58,7 +60,8 @@ impl<F> Answering<F> {
         };
         Answering {
             handler: CatchPanic::new(handler),
-            until: sleep_until(deadline.instant()),
+            until: None,
+            deadline: deadline.instant(),
             admitted: Some(Admitted { exchange, tripped, pass }),
             paying,
         }
@@ -71,7 +74,16 @@ where
 {
     /// The answer, if there is one yet.
     fn poll_answer(self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<Response> {
-        let this = self.project();
+        let mut this = self.project();
+        let mut timeout = |poller: &mut Poller<'_>| {
+            if this.until.is_none() {
+                this.until.set(Some(sleep_until(*this.deadline)));
+            }
+            match this.until.as_mut().as_pin_mut() {
+                Some(until) => until.poll(poller).map(|()| timed_out()),
+                None => Poll::Pending,
+            }
+        };
         if let Some(paying) = this.paying {
             match paying.as_mut().poll(poller) {
                 Poll::Ready((pass, paid)) => {
@@ -83,13 +95,13 @@ where
                         return Poll::Ready(Problem::from(refused).into_response());
                     }
                 }
-                Poll::Pending => return this.until.poll(poller).map(|()| timed_out()),
+                Poll::Pending => return timeout(poller),
             }
         }
         match this.handler.poll(poller) {
             Poll::Ready(Ok(Ok(response))) => Poll::Ready(response),
             Poll::Ready(Err(panic)) => Poll::Ready(panic.into_problem().into_response()),
-            Poll::Pending => this.until.poll(poller).map(|()| timed_out()),
+            Poll::Pending => timeout(poller),
         }
     }
 }

@@ -4,12 +4,11 @@
 //! with the last byte of a streamed one, or when the client goes away and hyper drops the
 //! future in the middle.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
 use chassis_core::{Context, Env, Gauge, InFlightGuard, Priority, Span, SpanKind, propagation};
 use chassis_net::{AddressText, once};
-use futures_util::FutureExt;
 use http::{HeaderName, Method, StatusCode, Uri};
 use http_body::Body as _;
 use tokio::time::Instant;
@@ -34,7 +33,9 @@ pub(super) struct Exchange {
     method: Method,
     uri: Uri,
     peer: Option<SocketAddr>,
-    started: Instant,
+    begun: Instant,
+    /// How long it took, if that is known before its end.
+    took: Option<Duration>,
     status: Option<StatusCode>,
     cause: Option<Cause>,
     cut: bool,
@@ -50,6 +51,7 @@ impl Exchange {
         env: &Env,
         metrics: &EdgeMetrics,
         route: Arc<RouteMetrics>,
+        begun: Instant,
         slow_after: Duration,
         context: &Context,
         request: &Request,
@@ -71,7 +73,8 @@ impl Exchange {
             method: request.method().clone(),
             uri: request.uri().clone(),
             peer: super::peer(request),
-            started: Instant::now(),
+            begun,
+            took: None,
             status: None,
             cause: None,
             cut: false,
@@ -97,7 +100,8 @@ impl Exchange {
     pub(super) fn answer(mut self, mut response: Response) -> Response {
         self.status = Some(response.status());
         // By its head: the rest of an answer may be a stream that is meant to last.
-        self.slow = !self.slow_after.is_zero() && self.started.elapsed() >= self.slow_after;
+        let elapsed = self.begun.elapsed();
+        self.slow = !self.slow_after.is_zero() && elapsed >= self.slow_after;
         self.cause = response.extensions_mut().remove::<Cause>();
         if let Some(id) = request_id(&self.context) {
             response.headers_mut().insert(REQUEST_ID, once(id));
@@ -105,6 +109,7 @@ impl Exchange {
         // A buffered answer is as good as sent; only a streamed one is worth a wrapper.
         let is_buffered = response.body().size_hint().exact().is_some();
         if is_buffered || self.method == Method::HEAD {
+            self.took = Some(elapsed);
             return response;
         }
         response.map(|body| Body::new(Watched::new(body, self)))
@@ -116,7 +121,7 @@ impl Exchange {
     }
 
     fn end(&mut self) {
-        let elapsed = self.started.elapsed().as_secs_f64();
+        let elapsed = self.took.unwrap_or_else(|| self.begun.elapsed()).as_secs_f64();
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
         let method = method_label(&self.method);
         self.active.dec();
@@ -159,22 +164,20 @@ impl Exchange {
                 tracing::event!(
                     target: "access",
                     tracing::Level::$level,
-                    {
-                        http.request.method = method,
-                        http.route = route,
-                        url.path = path,
-                        http.response.status_code = status,
-                        duration_ms,
-                        client.address = client,
-                        error.code = code,
-                        error.reason = reason,
-                        $($($field).+ = $value,)?
-                        priority,
-                        shed,
-                        slow,
-                        cut,
-                    },
-                    "{method} {path} {status}"
+                    message = tracing::field::debug(Message { method, path, status }),
+                    http.request.method = method,
+                    http.route = route,
+                    url.path = path,
+                    http.response.status_code = status,
+                    duration_ms,
+                    client.address = client,
+                    error.code = code,
+                    error.reason = reason,
+                    $($($field).+ = $value,)?
+                    priority,
+                    shed,
+                    slow,
+                    cut,
                 )
             };
         }
@@ -190,10 +193,26 @@ impl Exchange {
     }
 }
 
+/// What the log line says in short. By hand, because the formatter takes three times as long.
+struct Message<'a> {
+    method: &'a str,
+    path: &'a str,
+    status: u16,
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = StatusCode::from_u16(self.status);
+        for text in [self.method, " ", self.path, " "] {
+            f.write_str(text)?;
+        }
+        f.write_str(status.as_ref().map_or("", StatusCode::as_str))
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         // A streamed answer ends outside the handler's scope; its log line must not.
-        let context = self.context.clone();
-        context.scope(async { self.end() }).now_or_never();
+        self.context.clone().in_scope(|| self.end());
     }
 }

@@ -34,6 +34,7 @@ use chassis_net::CallHeaders;
 use chassis_resilience::Class;
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 pub(crate) use self::{
@@ -129,7 +130,8 @@ where
         let route = self.route(&request);
         let peer = peer(&request).map(|peer| peer.ip());
         let known = CallHeaders::read(request.headers(), REQUEST_TIMEOUT_MS);
-        let deadline = deadline(&known, shared.request_timeout);
+        let begun = Instant::now();
+        let deadline = deadline(&known, begun, shared.request_timeout);
         let mut context =
             propagation::extract(&shared.env, |name| known.carried(name)).with_deadline(deadline);
         let asked = known.text(propagation::PRIORITY);
@@ -147,18 +149,18 @@ where
             request.headers_mut().remove(propagation::PRIORITY);
         }
         let Shared { env, metrics, slow_after, .. } = &**shared;
-        let exchange = Exchange::begin(env, metrics, route, *slow_after, &context, &request);
-        // Nothing of the handler runs before the future is polled, inside the scope.
-        let admitted = deadline
-            .check()
-            .map_err(Problem::from)
-            .and_then(|()| admit::admit(request, &shared.limits))
-            .and_then(|(request, tripped)| match shared.door.enter(priority, peer) {
-                Ok(pass) => Ok((self.inner.call(request), tripped, pass)),
-                Err(error) => Err(Problem::from(error)),
-            });
+        let exchange = Exchange::begin(env, metrics, route, begun, *slow_after, &context, &request);
+        let is_late = deadline.instant() <= begun;
+        let admitted = if is_late {
+            Err(Deadline::exceeded().not_sent().into())
+        } else {
+            admit::admit(&mut request, &shared.limits)
+                .and_then(|tripped| Ok((tripped, shared.door.enter(priority, peer)?)))
+        };
         match admitted {
-            Ok((handler, tripped, pass)) => {
+            Ok((tripped, pass)) => {
+                // Nothing of the handler runs before the future is polled, inside the scope.
+                let handler = self.inner.call(request);
                 let answering = Answering::new(handler, deadline, exchange, tripped, pass);
                 Box::pin(context.scope(answering))
             }
@@ -178,10 +180,10 @@ fn refuse(refused: Problem, mut exchange: Exchange) -> Response {
 }
 
 /// The earlier of what the caller gives and what the server allows.
-fn deadline(known: &CallHeaders<'_>, most: Duration) -> Deadline {
+fn deadline(known: &CallHeaders<'_>, begun: Instant, most: Duration) -> Deadline {
     let given =
         known.timeout().and_then(|text| text.trim().parse::<u64>().ok()).map(Duration::from_millis);
-    Deadline::after(given.map_or(most, |given| given.min(most)))
+    Deadline::after_start(begun, given.map_or(most, |given| given.min(most)))
 }
 
 fn peer(request: &Request) -> Option<SocketAddr> {

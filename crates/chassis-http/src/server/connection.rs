@@ -14,7 +14,7 @@ use chassis_net::{
     Guest, Peer,
     guest::{Calls, Connect, Opened},
 };
-use http::{HeaderValue, Request, StatusCode, Version, header::CONNECTION};
+use http::{Extensions, HeaderValue, Request, StatusCode, Version, header::CONNECTION};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower::Service as _;
@@ -67,11 +67,37 @@ pub(crate) struct PerConnection {
     router: Router,
     guest: Option<(IsFor, Calls<Body>)>,
     peer: Peer,
+    /// What each request carries of it.
+    known: Extensions,
+}
+
+/// Takes a place in a table.
+#[derive(Clone)]
+struct Place<const N: usize>;
+
+/// The address in a table with room for what axum adds: else the table is made twice, once for
+/// each request.
+fn known(peer: &Peer) -> Extensions {
+    let mut known = Extensions::new();
+    let Some(address) = peer.address() else { return known };
+    known.insert(ConnectInfo(address));
+    known.insert(Place::<0>);
+    known.insert(Place::<1>);
+    known.insert(Place::<2>);
+    known.remove::<Place<0>>();
+    known.remove::<Place<1>>();
+    known.remove::<Place<2>>();
+    known
 }
 
 impl PerConnection {
     pub(crate) fn new(router: &Router, peer: &Peer) -> PerConnection {
-        PerConnection { router: router.clone(), guest: None, peer: peer.clone() }
+        PerConnection {
+            router: router.clone(),
+            guest: None,
+            peer: peer.clone(),
+            known: known(peer),
+        }
     }
 
     pub(super) fn beside(mut self, guest: Option<&Shared>) -> PerConnection {
@@ -92,9 +118,8 @@ impl hyper::service::Service<Request<Incoming>> for PerConnection {
         {
             return Answer { route: Answering::Guest { answer: calls(request) }, leaving };
         }
-        if let Some(address) = self.peer.address() {
-            request.extensions_mut().insert(ConnectInfo(address));
-        }
+        // Takes the whole table if there is none yet.
+        request.extensions_mut().extend(self.known.clone());
         // A router is always ready, and its clone is one counter.
         let answer = self.router.clone().call(request);
         Answer { route: Answering::Router { answer }, leaving }
