@@ -20,11 +20,13 @@ use chassis_core::{
 };
 use chassis_net::{Http, Limits, Listening};
 use http::{HeaderValue, StatusCode, header};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     extract::{Json, Path, Query},
     limit::{Limited, Tripped},
+    openapi,
     problem::Problem,
     server::PerConnection,
 };
@@ -48,6 +50,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// | `/info` | name, version, instance and listeners |
 /// | `/plan` | components and probes, in order |
 /// | `/drain` | work in flight, by kind |
+/// | `/openapi.json` | the OpenAPI document of the HTTP server; of several, of the one called NAME with `?server=NAME` |
 /// | `/ops` | what an operator may ask for; see [`chassis_core::operations`] |
 /// | `/ops/NAME` | GET asks, with arguments in the query; POST changes, with a JSON object |
 pub struct Admin {
@@ -137,6 +140,7 @@ fn router(env: &Env) -> Router {
         .route("/info", get(info))
         .route("/plan", get(plan))
         .route("/drain", get(drain))
+        .route("/openapi.json", get(document))
         .route("/ops", get(operations))
         .route("/ops/{*name}", get(ask).post(change))
         .fallback(nothing_here)
@@ -190,6 +194,18 @@ async fn plan(State(env): State<Env>) -> String {
 async fn drain(State(env): State<Env>) -> Response {
     let status = env.health().status();
     Json(json!({ "status": status, "in_flight": env.in_flight().counts() })).into_response()
+}
+
+#[derive(Deserialize)]
+struct Which {
+    server: Option<String>,
+}
+
+async fn document(
+    State(env): State<Env>,
+    Query(which): Query<Which>,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(env.scope(async { openapi::shown(&env, which.server.as_deref()).await }).await?))
 }
 
 async fn operations(State(env): State<Env>) -> Response {

@@ -15,7 +15,8 @@
 //! 5. [`conditional`], [`security_headers`], [`events`] and, each with the feature of its name,
 //!    `compression`, `cors`, `files`, `multipart`, `websocket`: what a server for browsers needs.
 //! 6. [`admin`]: probes, metrics and the plan on a port of their own.
-//! 7. [`client`]: calls to another service, by its name.
+//! 7. `openapi`: [`Routes`] with their OpenAPI document, which the admin port shows.
+//! 8. [`client`]: calls to another service, by its name.
 //!
 //! What it does not do: TLS in the client (a mesh does), HTTP/3.
 
@@ -30,6 +31,7 @@ mod leaving;
 mod limit;
 #[cfg(feature = "multipart")]
 pub mod multipart;
+mod openapi;
 pub mod problem;
 mod security;
 pub mod server;
@@ -43,6 +45,7 @@ pub use client::{CacheConfig, Client, ClientBuilder, RequestBuilder, Response};
 pub use compression::CompressionConfig;
 pub use edge::{REQUEST_TIMEOUT_MS, RETRY_PUSHBACK_MS};
 pub use extract::{Json, Path, Query};
+pub use openapi::Routes;
 pub use problem::Problem;
 pub use security::security_headers;
 pub use server::{Server, ServerConfig};

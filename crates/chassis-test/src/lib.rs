@@ -13,15 +13,20 @@
 //! 4. [`BlackHole`]: an address that never answers.
 //! 5. [`captured_logs`]: what was logged, as data.
 //! 6. [`figures`]: what programs that measure have in common.
+//! 7. With the feature `openapi`, `assert_openapi_equals_routes`: no route is undocumented.
 
 mod black_hole;
 pub mod captured_logs;
 pub mod eventually;
 pub mod fault_proxy;
 pub mod figures;
+#[cfg(feature = "openapi")]
+mod openapi;
 pub mod servers;
 
 pub use black_hole::BlackHole;
 pub use captured_logs::CapturedLogs;
 pub use eventually::eventually;
 pub use fault_proxy::{Direction, FaultProxy};
+#[cfg(feature = "openapi")]
+pub use openapi::assert_openapi_equals_routes;

@@ -15,7 +15,7 @@
 /// | `probes:` | `{ "name" => fn(&State) -> impl Probe, … }` | none |
 /// | `parts:` | `[fn(&State) -> impl Component, …]` | none |
 /// | `grpc:` | `fn(&State) -> impl Into<grpc::Services>`, such as tonic's `Routes`; served with `config.grpc` | none |
-/// | `http:` | `fn(&State) -> axum::Router`; served with `config.http` | none |
+/// | `http:` | `fn(&State) -> impl Into<http::Routes>`, such as an `axum::Router`, alone or with its OpenAPI document; served with `config.http` | none |
 /// | `register:` | `fn(&State) -> impl Component`, last to start, first to stop | none |
 ///
 /// Without `state:`, the functions take no argument. Components start in the order of the

@@ -22,7 +22,11 @@ use futures_util::future::OptionFuture;
 pub use self::config::ServerConfig;
 pub(crate) use self::connection::PerConnection;
 use self::connection::{AnyGuest, Shared};
-use crate::edge::{EdgeLayer, panic};
+use crate::{
+    Routes,
+    edge::{EdgeLayer, panic},
+    openapi::Document,
+};
 
 /// An HTTP server as a component of an app.
 ///
@@ -32,17 +36,30 @@ use crate::edge::{EdgeLayer, panic};
 ///
 /// Dropping the future of its run closes the socket and every connection.
 pub struct Server {
+    name: Cow<'static, str>,
     config: ServerConfig,
     router: Router,
+    document: Option<Document>,
     tokens: Option<Box<dyn TokenStore>>,
     guest: Option<Box<dyn AnyGuest>>,
 }
 
 impl Server {
-    /// A server of this router. Nothing is bound before the app runs.
+    /// A server of this router, or of a router with its OpenAPI document; see [`Routes`].
+    /// Nothing is bound before the app runs.
     #[must_use]
-    pub fn new(config: &ServerConfig, router: Router) -> Server {
-        Server { config: config.clone(), router, tokens: None, guest: None }
+    pub fn new(config: &ServerConfig, routes: impl Into<Routes>) -> Server {
+        let Routes { router, document } = routes.into();
+        let (name, config) = ("http".into(), config.clone());
+        Server { name, config, router, document, tokens: None, guest: None }
+    }
+
+    /// What it is called in the plan, and at `/openapi.json?server=NAME` of the admin port, where
+    /// an app has several; `http` unless said otherwise.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Server {
+        self.name = name.into();
+        self
     }
 
     /// Keeps the rate limit of each caller together with all instances that use this store; it
@@ -91,6 +108,9 @@ impl Server {
     async fn serve(mut self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {
         let config = self.config.clone();
         let server = "http";
+        if let Some(document) = self.document.take() {
+            document.offer(&self.name, &env)?;
+        }
         let guest = self.guest.take();
         let protocol = guest.as_ref().map(|guest| guest.protocol());
         let guest = guest.map(|guest| guest.open(&env, shutdown.clone())).transpose()?;
@@ -124,7 +144,7 @@ impl Server {
 
 impl Component for Server {
     fn name(&self) -> Cow<'static, str> {
-        "http".into()
+        self.name.clone()
     }
 
     fn describe(&self) -> String {
@@ -136,6 +156,7 @@ impl Component for Server {
 
     fn validate(&self) -> Result<()> {
         self.config.validate()?;
+        self.document.as_ref().map_or(Ok(()), Document::validate)?;
         self.guest.as_ref().map_or(Ok(()), |guest| guest.validate())
     }
 

@@ -80,6 +80,14 @@ mod shortest {
     chassis::service! { http: router }
 }
 
+mod documented {
+    fn router() -> (axum::Router, serde_json::Value) {
+        (axum::Router::new(), serde_json::json!({ "openapi": "3.1.0", "paths": {} }))
+    }
+
+    chassis::service! { http: router }
+}
+
 async fn long(app: App, config: DefaultConfig) -> Result<App> {
     let state = State::connect(&app, &config).await?;
     Ok(app
@@ -109,4 +117,8 @@ async fn the_shortest_service_is_a_server_and_the_admin_port() {
     let plan = shortest::assemble(app(), DefaultConfig::default()).await.unwrap().plan();
     let names: Vec<_> = plan.components.iter().map(|part| part.name.as_str()).collect();
     assert_eq!(names, ["admin", "http"]);
+    // A document beside the routes is no other service.
+    let app = documented::assemble(app(), DefaultConfig::default()).await.unwrap();
+    app.validate().unwrap();
+    assert_eq!(app.plan(), plan);
 }
