@@ -274,6 +274,10 @@ mod tests {
         assert_eq!(item["put"]["responses"]["default"], json!({ "description": "Mine." }));
         assert_eq!(item["post"]["responses"]["default"], problem);
         assert_eq!(item["parameters"], json!([]));
+        // What `OpenApiRouter::new` says of another crate does not.
+        let info = json!({ "title": "utoipa-axum", "version": "0.3.0", "license": {} });
+        let document = completed(json!({ "openapi": "3.1.0", "info": info, "paths": {} }));
+        assert_eq!(document["info"], json!({ "title": "ordering", "version": "1.2.3" }));
     }
 
     #[tokio::test]

@@ -48,7 +48,7 @@ const OPERATIONS: &str = "
 
 `GET /ops` lists what this process offers. `GET /ops/NAME?argument=value` asks, `POST /ops/NAME`
 with a JSON object changes; a POST must say `content-type: application/json`. GROUP is a
-consumer's group, SAGA the name of a definition.
+consumer's group, SAGA the name of a definition, SERVER that of an HTTP server.
 
 | operation | method | | from |
 |---|---|---|---|
@@ -62,7 +62,8 @@ fn operations(source: &Source, text: &mut String) {
     });
     for (at, name, rest) in literals(code) {
         let before = code[..at].trim_end();
-        let before = before.strip_suffix("name(").unwrap_or(before).trim_end();
+        let named = ["name(", "format!("].iter().find_map(|made| before.strip_suffix(made));
+        let before = named.unwrap_or(before).trim_end();
         let method = match before {
             b if b.ends_with("operations.read(") => "GET",
             b if b.ends_with("operations.write(") => "POST",
@@ -73,7 +74,7 @@ fn operations(source: &Source, text: &mut String) {
         let whose = if prefix.as_deref() == Some("sagas") { "SAGA" } else { "GROUP" };
         let name = match &prefix {
             Some(prefix) if !name.contains('/') => format!("{prefix}/{whose}/{name}"),
-            _ => name,
+            _ => name.replace("{name}", "SERVER"),
         };
         let _ = writeln!(text, "| `{name}` | {method} | {} | {} |", cell(&help), source.krate);
     }

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+const SCHEMA: &str = "#[derive(utoipa::ToSchema)]";
 const PACKAGES: [&str; 4] = ["catalog", "inventory", "payment", "ordering"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,6 +28,9 @@ fn compile(package: &str, out: &Path) -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // JSON for the edge, which shows these messages to browsers.
         .message_attribute(".", "#[derive(serde::Serialize)]")
+        // The catalogue answers with these as JSON itself, and documents that.
+        .message_attribute(".shop.catalog.v1.Product", SCHEMA)
+        .message_attribute(".shop.catalog.v1.ListProductsResponse", SCHEMA)
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

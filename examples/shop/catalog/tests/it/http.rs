@@ -16,7 +16,7 @@ async fn get(catalog: &Catalog, path: &str, known: Option<&str>) -> Response<Bod
         request = request.header(IF_NONE_MATCH, tag);
     }
     let request = request.body(Body::empty()).unwrap();
-    api::http::router(catalog).oneshot(request).await.unwrap()
+    api::http::router(catalog).0.oneshot(request).await.unwrap()
 }
 
 async fn body(response: Response<Body>) -> Vec<u8> {

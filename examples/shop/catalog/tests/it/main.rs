@@ -6,6 +6,7 @@
 // Helpers beside the tests; a failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod documented;
 mod grpc;
 mod http;
 mod support;

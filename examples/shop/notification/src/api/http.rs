@@ -2,28 +2,35 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
 use chassis::http::{Json, Path, Problem, Query};
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::OpenApi;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::Notification;
 
-/// The HTTP routes of this context.
-pub fn router(notification: &Notification) -> Router {
-    Router::new().route("/customers/{id}/notifications", get(list)).with_state(notification.clone())
+/// The HTTP routes of this context, and their document.
+pub fn router(notification: &Notification) -> (Router, OpenApi) {
+    OpenApiRouter::default()
+        .routes(routes!(list))
+        .with_state(notification.clone())
+        .split_for_parts()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 struct Which {
+    /// Of this order only.
     order_id: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Notifications {
     notifications: Vec<One>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct One {
     kind: String,
     text: String,
@@ -32,13 +39,17 @@ struct One {
     time: i64,
 }
 
+/// What a customer was told.
+#[utoipa::path(get, path = "/customers/{id}/notifications", params(Which), responses(
+    (status = 200, description = "The newest first.", body = Notifications),
+))]
 async fn list(
     State(notification): State<Notification>,
-    Path(customer): Path<String>,
+    Path(id): Path<String>,
     Query(Which { order_id }): Query<Which>,
 ) -> Result<Json<Notifications>, Problem> {
     let notifications = notification
-        .news(&customer, order_id.as_deref())
+        .news(&id, order_id.as_deref())
         .await?
         .into_iter()
         .map(|news| One {

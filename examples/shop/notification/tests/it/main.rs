@@ -3,5 +3,6 @@
 // Helpers beside the tests; a failed unwrap is a failed test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod documented;
 mod support;
 mod telling;

@@ -30,17 +30,7 @@ pub(crate) struct Shop {
 impl Shop {
     pub(crate) async fn open() -> Shop {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        let database = path.join("notification.db");
-        let mut broker = BrokerConfig::at(format!("embedded:{}", path.join("broker").display()));
-        // The broker forgets ids at once, so the very same message is delivered twice.
-        broker.duplicate_window = Duration::from_millis(1);
-        let mut config = Config {
-            database: DatabaseConfig::url(format!("sqlite://{}?mode=rwc", database.display())),
-            broker,
-            ..Config::default()
-        };
-        config.http.port = 0;
+        let config = config(&folder);
         let broker = Broker::connect(&config.broker).await.unwrap();
 
         let env = Env::test("notification");
@@ -108,6 +98,21 @@ impl Shop {
         let body: Value = response.error_for_status().await.unwrap().json().await.unwrap();
         body["notifications"].as_array().unwrap().clone()
     }
+}
+
+pub(crate) fn config(folder: &TempDir) -> Config {
+    let path = folder.path();
+    let database = path.join("notification.db");
+    let mut broker = BrokerConfig::at(format!("embedded:{}", path.join("broker").display()));
+    // The broker forgets ids at once, so the very same message is delivered twice.
+    broker.duplicate_window = Duration::from_millis(1);
+    let mut config = Config {
+        database: DatabaseConfig::url(format!("sqlite://{}?mode=rwc", database.display())),
+        broker,
+        ..Config::default()
+    };
+    config.http.port = 0;
+    config
 }
 
 impl Drop for Shop {

@@ -4,38 +4,42 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use chassis::Secret;
 use chassis::http::{Json, Path, Problem, Query};
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::OpenApi;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::Ordering;
 use crate::domain;
 use crate::ordering::PlaceOrder;
 use crate::store::Stored;
 
-/// The HTTP routes of this context.
-pub fn router(ordering: &Ordering) -> Router {
-    Router::new()
-        .route("/orders", get(list).post(place))
-        .route("/orders/{id}", get(show))
+/// The HTTP routes of this context, and their document.
+pub fn router(ordering: &Ordering) -> (Router, OpenApi) {
+    OpenApiRouter::default()
+        .routes(routes!(list, place))
+        .routes(routes!(show))
         .with_state(ordering.clone())
+        .split_for_parts()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct NewOrder {
     customer_id: String,
     card_token: String,
     lines: Vec<Line>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
 struct Line {
     sku: String,
     quantity: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Order {
     id: String,
     customer_id: String,
@@ -48,16 +52,23 @@ struct Order {
     trace_id: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Orders {
     orders: Vec<Order>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 struct OfCustomer {
     customer_id: String,
 }
 
+/// Places an order; what becomes of it is shown at its `Location`.
+#[utoipa::path(post, path = "/orders", params(
+    ("idempotency-key" = Option<String>, Header, description = "The same key, the same order."),
+), responses(
+    (status = 202, description = "Written down; its checkout goes on.", body = Order),
+    (status = 409, description = "IDEMPOTENCY_KEY_REUSED: the key came with another order."),
+))]
 async fn place(
     State(ordering): State<Ordering>,
     headers: HeaderMap,
@@ -81,6 +92,11 @@ async fn place(
     Ok((StatusCode::ACCEPTED, headers, Json(to_wire(placed))).into_response())
 }
 
+/// One order.
+#[utoipa::path(get, path = "/orders/{id}", responses(
+    (status = 200, description = "The order.", body = Order),
+    (status = 404, description = "ORDER_NOT_FOUND"),
+))]
 async fn show(
     State(ordering): State<Ordering>,
     Path(id): Path<String>,
@@ -88,6 +104,10 @@ async fn show(
     Ok(Json(to_wire(ordering.find(&id).await?)))
 }
 
+/// The orders of a customer.
+#[utoipa::path(get, path = "/orders", params(OfCustomer), responses(
+    (status = 200, description = "The newest first.", body = Orders),
+))]
 async fn list(
     State(ordering): State<Ordering>,
     Query(query): Query<OfCustomer>,

@@ -9,6 +9,7 @@
 
 mod checkout;
 mod crashing;
+mod documented;
 mod failing;
 mod fakes;
 mod parcels;

@@ -12,7 +12,7 @@ use chassis::messaging::{Broker, BrokerConfig, Event, Message, Subscription};
 use chassis_test::{FaultProxy, eventually};
 use serde_json::{Value, json};
 use shop_contracts::events::ParcelShipped;
-use shop_ordering::Config;
+use shop_ordering::{Config, Ordering};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -81,6 +81,11 @@ impl Shop {
 
     pub(crate) fn client(&self) -> &Client {
         &self.running.client
+    }
+
+    /// The use cases beside the running service, on its database and broker.
+    pub(crate) async fn beside(&self) -> Ordering {
+        Ordering::connect(&App::new(Env::test("beside")), &self.config).await.unwrap()
     }
 
     /// Where gRPC is served.
