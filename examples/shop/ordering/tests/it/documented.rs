@@ -13,6 +13,8 @@ async fn each_route_is_in_the_document_that_is_shown_and_nothing_else() {
     let (router, _) = api::http::router(&shop.beside().await);
     assert_openapi_equals_routes(&document, router, &[]).await;
 
+    // What the server added is OpenAPI too.
+    serde_json::from_value::<utoipa::openapi::OpenApi>(document.clone()).unwrap();
     assert_eq!(document["info"]["title"], "ordering");
     let place = &document["paths"]["/orders"]["post"];
     let body = &place["requestBody"]["content"]["application/json"]["schema"]["$ref"];
