@@ -31,6 +31,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", METRICS_ENDPOINT),
     ("OTEL_EXPORTER_OTLP_PROTOCOL", "telemetry.otlp_protocol"),
     ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "telemetry.otlp_protocol"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "telemetry.otlp_certificate"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "telemetry.otlp_certificate"),
     ("OTEL_BSP_MAX_QUEUE_SIZE", "telemetry.span_queue"),
     ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "telemetry.span_batch"),
 ];

@@ -24,13 +24,15 @@
 //! | `DATABASE_URL`, `NATS_URL`, `RUST_LOG` | sets `database.url`, `broker.url`, `telemetry.log_filter` |
 //! | `OTEL_SERVICE_NAME` | sets `service.name` |
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | sets `telemetry.otlp_endpoint`; the second wins |
+//! | `OTEL_EXPORTER_OTLP_PROTOCOL`, `OTEL_EXPORTER_OTLP_CERTIFICATE`, and both with `TRACES_` | sets `telemetry.otlp_protocol`, `telemetry.otlp_certificate` |
+//! | `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`, `OTEL_METRIC_EXPORT_INTERVAL` | sets `telemetry.otlp_metrics_endpoint`, `telemetry.metrics_interval` |
+//! | `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, `OTEL_BSP_SCHEDULE_DELAY` | sets `telemetry.span_queue`, `telemetry.span_batch`, `telemetry.span_delay` |
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | sets `telemetry.sample_ratio`; every sampler follows the parent's decision, also without `parentbased_` |
-//! | `OTEL_SDK_DISABLED=true`, `OTEL_TRACES_EXPORTER=none` | no spans leave the process |
-//! | `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_BSP_*` | read by the exporter itself; a `service.name` among the attributes names nothing |
+//! | `OTEL_SDK_DISABLED=true`, `OTEL_TRACES_EXPORTER=none`, `OTEL_METRICS_EXPORTER=none` | nothing, no spans, no metrics leave the process |
+//! | `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT` | read by the exporters themselves; a `service.name` among the attributes names nothing |
 //! | `services__NAME__PROTOCOL__0` | nothing here: where a service is, read by `chassis-discovery` |
 //!
-//! Left out: `OTEL_PROPAGATORS` (always W3C), `OTEL_EXPORTER_OTLP_PROTOCOL` (always gRPC),
-//! and all names for logs and metrics, which do not leave by OTLP.
+//! Left out: `OTEL_PROPAGATORS` (always W3C), and all names for logs, which do not leave by OTLP.
 
 pub mod duration;
 mod environment;

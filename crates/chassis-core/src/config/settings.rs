@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -86,12 +87,15 @@ pub struct TelemetryConfig {
     /// Share of the traces begun here that are sampled, 0 to 1. Also
     /// `OTEL_TRACES_SAMPLER_ARG`.
     pub sample_ratio: f64,
-    /// Where spans are sent by OTLP, such as `http://localhost:4317`; nowhere if not set. Over
-    /// HTTP, `/v1/traces` is added where it is missing. Also `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// Where spans are sent by OTLP, such as `http://localhost:4317`, or with `https://`
+    /// by TLS; nowhere if not set. Over HTTP, `/v1/traces` is added where it is missing. Also `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub otlp_endpoint: Option<String>,
     /// How spans are sent: `grpc` (usually port 4317) or `http/protobuf` (4318). Also
     /// `OTEL_EXPORTER_OTLP_PROTOCOL`.
     pub otlp_protocol: OtlpProtocol,
+    /// File with the certificates that a collector behind `https://` is trusted by, in PEM; those
+    /// that the system trusts if not set. Also `OTEL_EXPORTER_OTLP_CERTIFICATE`.
+    pub otlp_certificate: Option<PathBuf>,
     /// Spans that may wait to be sent; what comes after is dropped and counted. 1 to 1000000.
     /// Also `OTEL_BSP_MAX_QUEUE_SIZE`.
     pub span_queue: usize,
@@ -167,6 +171,7 @@ impl Default for TelemetryConfig {
             sample_ratio: 1.0,
             otlp_endpoint: None,
             otlp_protocol: OtlpProtocol::Grpc,
+            otlp_certificate: None,
             // The defaults of the OpenTelemetry specification.
             span_queue: 2048,
             span_batch: 512,

@@ -12,6 +12,8 @@
 
 mod batch;
 mod callsite;
+#[cfg(feature = "otlp")]
+mod collector;
 mod filter;
 mod format;
 mod json;

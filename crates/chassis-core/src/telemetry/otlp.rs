@@ -13,7 +13,7 @@
 //! The exporter itself reads `OTEL_EXPORTER_OTLP_HEADERS`, `…_TIMEOUT` (10 s) and
 //! `OTEL_RESOURCE_ATTRIBUTES`, also in their forms for traces.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use opentelemetry::{
@@ -22,7 +22,9 @@ use opentelemetry::{
         Link, SpanContext, SpanId, SpanKind as OtelKind, Status, TraceFlags, TraceId, TraceState,
     },
 };
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{
+    Protocol, SpanExporter, WithExportConfig, WithHttpConfig as _, WithTonicConfig as _,
+};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -31,7 +33,10 @@ use opentelemetry_sdk::{
 };
 use tokio::runtime;
 
-use super::batch::{Batch, Limits};
+use super::{
+    batch::{Batch, Limits},
+    collector,
+};
 use crate::{
     Counter, Error, Result, SpanKind, SpanRecord, TraceContext,
     config::{OtlpProtocol, TelemetryConfig},
@@ -65,6 +70,7 @@ impl OtlpSink {
         let collector = Collector {
             endpoint: full_endpoint(endpoint, config.otlp_protocol)?,
             protocol: config.otlp_protocol,
+            certificate: config.otlp_certificate.clone(),
             batch: config.span_batch,
             scope: InstrumentationScope::builder("chassis")
                 .with_version(env!("CARGO_PKG_VERSION"))
@@ -126,12 +132,15 @@ fn full_endpoint(endpoint: &str, protocol: OtlpProtocol) -> Result<String> {
     if protocol == OtlpProtocol::Grpc {
         return Ok(endpoint.to_owned());
     }
-    if !endpoint.starts_with("http://") {
-        return Err(malformed(endpoint).with_source(
-            "over http/protobuf it begins with http://; for TLS, take the protocol grpc",
-        ));
+    if !has_scheme(endpoint) {
+        return Err(malformed(endpoint).with_source("it begins with http:// or https://"));
     }
     Ok(with_path(endpoint, "/v1/traces"))
+}
+
+/// Whether HTTP can be spoken to it.
+pub(super) fn has_scheme(endpoint: &str) -> bool {
+    endpoint.starts_with("http://") || endpoint.starts_with("https://")
 }
 
 /// OTLP over HTTP posts each signal to a path of its own (OTLP specification, endpoint URLs).
@@ -158,6 +167,7 @@ fn malformed(endpoint: &str) -> Error {
 struct Collector {
     endpoint: String,
     protocol: OtlpProtocol,
+    certificate: Option<PathBuf>,
     batch: usize,
     scope: InstrumentationScope,
     /// One for each service: the resource belongs to the exporter.
@@ -168,17 +178,27 @@ struct Collector {
 
 impl Collector {
     fn exporter(&self) -> Result<SpanExporter> {
+        let (endpoint, certificate) = (&self.endpoint, self.certificate.as_deref());
         let built = match self.protocol {
             OtlpProtocol::Grpc => {
-                SpanExporter::builder().with_tonic().with_endpoint(&self.endpoint).build()
+                let builder = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
+                match collector::grpc_tls(endpoint, certificate)? {
+                    Some(tls) => builder.with_tls_config(tls).build(),
+                    None => builder.build(),
+                }
             }
             OtlpProtocol::HttpProtobuf => SpanExporter::builder()
                 .with_http()
                 .with_protocol(Protocol::HttpBinary)
-                .with_endpoint(&self.endpoint)
+                .with_endpoint(endpoint)
+                .with_http_client(collector::http_client(
+                    endpoint,
+                    certificate,
+                    collector::timeout("TRACES"),
+                )?)
                 .build(),
         };
-        built.map_err(|error| malformed(&self.endpoint).with_source(error))
+        built.map_err(|error| malformed(endpoint).with_source(error))
     }
 
     /// Sends spans, those of each service by themselves and all services at once, so that a
@@ -396,7 +416,8 @@ mod tests {
             assert_eq!(http(given).unwrap(), "http://c:4318/v1/traces");
         }
         assert_eq!(http("http://c/otel").unwrap(), "http://c/otel/v1/traces");
-        assert_eq!(http("https://c").unwrap_err().reason(), "OTLP_ENDPOINT");
+        assert_eq!(http("https://c").unwrap(), "https://c/v1/traces");
+        assert_eq!(http("c:4318").unwrap_err().reason(), "OTLP_ENDPOINT");
         let grpc = full_endpoint("http://c:4317", OtlpProtocol::Grpc).unwrap();
         assert_eq!(grpc, "http://c:4317");
     }

@@ -22,7 +22,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use opentelemetry::KeyValue;
-use opentelemetry_http::{HttpClient as _, hyper::HyperClient};
+use opentelemetry_http::HttpClient;
 use opentelemetry_proto::{
     tonic::{
         collector::metrics::v1::ExportMetricsServiceRequest,
@@ -37,13 +37,16 @@ use percent_encoding::percent_decode_str;
 use prost::Message as _;
 use tokio::runtime::{self, Handle, Runtime};
 
-use super::otlp::{MAX_SERVICES, resource, with_path};
+use super::{
+    collector::{http_client, timeout, variable},
+    otlp::{MAX_SERVICES, has_scheme, resource, with_path},
+};
 use crate::{Counter, Error, Metrics, Result, ServiceInfo, config::TelemetryConfig};
 
 /// How long the last push may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long one request may take, if `OTEL_EXPORTER_OTLP_TIMEOUT` says nothing: its default.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// As it is called in the variables of OpenTelemetry.
+const SIGNAL: &str = "METRICS";
 /// Data points in one request: with the widest histograms still far from the 4 MiB that a
 /// collector takes by default.
 const MAX_POINTS: usize = 2_000;
@@ -69,7 +72,7 @@ impl Push {
             .enable_all()
             .build()
             .map_err(|error| cannot_push().with_source(error))?;
-        let sender = Sender::new(endpoint)?;
+        let sender = Sender::new(endpoint, config)?;
         let (flush, asked) = mpsc::channel::<SyncSender<()>>();
         let (sources, failed) = (Arc::default(), Counter::default());
         let mut pusher = Pusher {
@@ -226,25 +229,26 @@ fn requests(
 
 /// The way to the collector: OTLP over HTTP, for a client of gRPC is no matter of this crate.
 struct Sender {
-    client: HyperClient,
+    client: Box<dyn HttpClient>,
     url: String,
     headers: HeaderMap,
 }
 
 impl Sender {
-    fn new(endpoint: &str) -> Result<Sender> {
+    fn new(endpoint: &str, config: &TelemetryConfig) -> Result<Sender> {
         const KEY: &str = "telemetry.otlp_metrics_endpoint";
         let malformed = |error: String| {
             Error::invalid_argument("OTLP_ENDPOINT", format!("{KEY} `{endpoint}` cannot be used"))
                 .with_source(error)
         };
-        if !endpoint.starts_with("http://") {
-            return Err(malformed("it begins with http://".to_owned()));
+        if !has_scheme(endpoint) {
+            return Err(malformed("it begins with http:// or https://".to_owned()));
         }
         let url = with_path(endpoint, "/v1/metrics");
         let _: http::Uri = url.parse().map_err(|error| malformed(format!("{error}")))?;
-        let client = HyperClient::with_default_connector(timeout(), None);
-        Ok(Sender { client, url, headers: headers()? })
+        let certificate = config.otlp_certificate.as_deref();
+        let client = http_client(endpoint, certificate, timeout(SIGNAL))?;
+        Ok(Sender { client: Box::new(client), url, headers: headers()? })
     }
 
     async fn send(&self, metrics: ExportMetricsServiceRequest) -> Result<(), String> {
@@ -261,17 +265,10 @@ impl Sender {
     }
 }
 
-fn variable(name: &str) -> Option<String> {
-    ["OTEL_EXPORTER_OTLP_METRICS_", "OTEL_EXPORTER_OTLP_"]
-        .iter()
-        .filter_map(|prefix| std::env::var(format!("{prefix}{name}")).ok())
-        .find(|value| !value.is_empty())
-}
-
 /// `OTEL_EXPORTER_OTLP_HEADERS`, `key=value` in a list, with percent-encoded values.
 fn headers() -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
-    let text = variable("HEADERS").unwrap_or_default();
+    let text = variable(SIGNAL, "HEADERS").unwrap_or_default();
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         // Not the pair itself in the message: it may be a key to the collector.
         let malformed =
@@ -282,12 +279,6 @@ fn headers() -> Result<HeaderMap> {
         headers.insert(name, HeaderValue::from_str(&value).map_err(|_| malformed())?);
     }
     Ok(headers)
-}
-
-/// `OTEL_EXPORTER_OTLP_TIMEOUT`, in milliseconds.
-fn timeout() -> Duration {
-    let given = variable("TIMEOUT").and_then(|text| text.parse().ok());
-    given.map_or(EXPORT_TIMEOUT, Duration::from_millis)
 }
 
 #[cfg(test)]
@@ -372,7 +363,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_cannot_be_used_is_found_at_the_start() {
-        for endpoint in ["not a url", "https://collector", "http://not a url"] {
+        for endpoint in ["not a url", "ftp://collector", "https://not a url"] {
             let error = Push::new(endpoint, &TelemetryConfig::default()).err().unwrap();
             assert_eq!(error.reason(), "OTLP_ENDPOINT", "{endpoint}");
             assert!(error.message().contains("telemetry.otlp_metrics_endpoint"), "{error}");
