@@ -29,6 +29,12 @@ const NEVER: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
+/// What a crate may use of such a family all the same, and only for what is said here.
+const BUT: &[(&str, &str)] = &[
+    // TLS to a collector: telemetry that leaves belongs to the core, with its exporter.
+    ("chassis-core", "hyper-rustls"),
+];
+
 pub(super) fn check(workspace: &Workspace, findings: &mut Vec<Finding>) {
     let crates =
         || workspace.packages.iter().filter(|package| package.manifest.starts_with("crates"));
@@ -120,7 +126,7 @@ fn problems(
         let family = families.iter().find(|family| {
             used.strip_prefix(**family).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
         });
-        if user == name && family.is_some() {
+        if user == name && family.is_some() && !BUT.contains(&(user, used)) {
             problems.push(("never", format!("`{user}` must not use `{used}`: {why}")));
         }
     }
