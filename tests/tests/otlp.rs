@@ -181,9 +181,10 @@ async fn spans_and_metrics_reach_a_collector_and_a_dead_one_stops_nobody() {
     let discovery = Discovery::in_process(Registry::new());
     let back = Router::new().route("/back", get(async || "hello")).route("/fails", get(fails));
     let back = start(env("back"), back, &discovery).await;
-    let router =
-        Router::new().route("/front", get(front)).with_state(Client::new("back", &discovery));
-    let front = start(env("front"), router, &discovery).await;
+    let front_env = env("front");
+    let client = Client::builder("back", &discovery).metrics(front_env.metrics()).build().unwrap();
+    let router = Router::new().route("/front", get(front)).with_state(client);
+    let front = start(front_env, router, &discovery).await;
 
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let parent = "b7ad6b7169203331";
@@ -207,21 +208,22 @@ async fn spans_and_metrics_reach_a_collector_and_a_dead_one_stops_nobody() {
     assert_eq!(text(&below.attributes, "http.response.status_code").as_deref(), Some("200"));
 
     // Its metrics are pushed, and its trace is the example of how long it took.
-    eventually("the metrics arrive", SOON, async || {
-        let metrics = collector.metrics.lock();
-        let durations = metrics.iter().filter_map(|(service, metric)| match &metric.data {
-            Some(Data::Histogram(histogram))
-                if service == "front 1.2.3"
-                    && metric.name == "http_server_request_duration_seconds" =>
-            {
-                Some(&histogram.data_points)
-            }
-            _ => None,
-        });
-        let mut exemplars = durations.flatten().flat_map(|point| &point.exemplars);
-        exemplars.any(|exemplar| hex(&exemplar.trace_id) == trace).then_some(())
-    })
-    .await;
+    for name in ["http_server_request_duration_seconds", "http_client_request_duration_seconds"] {
+        eventually(&format!("{name} arrives"), SOON, async || {
+            let metrics = collector.metrics.lock();
+            let durations = metrics.iter().filter_map(|(service, metric)| match &metric.data {
+                Some(Data::Histogram(histogram))
+                    if service == "front 1.2.3" && metric.name == name =>
+                {
+                    Some(&histogram.data_points)
+                }
+                _ => None,
+            });
+            let mut exemplars = durations.flatten().flat_map(|point| &point.exemplars);
+            exemplars.any(|exemplar| hex(&exemplar.trace_id) == trace).then_some(())
+        })
+        .await;
+    }
 
     // A failure says so, with its cause; a trace that its head did not sample stays at home.
     let failed = "4bf92f3577b34da6a3ce929d0e0e4736";

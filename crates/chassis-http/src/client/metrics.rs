@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
-use chassis_core::{Histogram, Metrics, metrics::LATENCY_BUCKETS};
+use chassis_core::{Histogram, Metrics, TraceContext, metrics::LATENCY_BUCKETS};
 use http::StatusCode;
 use parking_lot::RwLock;
 
@@ -45,11 +45,17 @@ impl ClientMetrics {
     }
 
     /// Counts a call with this method and outcome that took so many seconds.
-    pub(super) fn observe(&self, method: &'static str, outcome: &Outcome, seconds: f64) {
+    pub(super) fn observe(
+        &self,
+        method: &'static str,
+        outcome: &Outcome,
+        seconds: f64,
+        trace: &TraceContext,
+    ) {
         // The usual outcomes, which are statuses, are found without allocating.
         let key = (method, outcome.clone());
         if let Some(known) = self.durations.read().get(&key) {
-            return known.observe(seconds);
+            return known.observe_traced(seconds, trace);
         }
         let histogram = self.metrics.histogram(
             "http_client_request_duration_seconds",
@@ -61,6 +67,6 @@ impl ClientMetrics {
             ],
             LATENCY_BUCKETS,
         );
-        self.durations.write().entry(key).or_insert(histogram).observe(seconds);
+        self.durations.write().entry(key).or_insert(histogram).observe_traced(seconds, trace);
     }
 }

@@ -269,6 +269,7 @@ impl Client {
             span.set("server.address", inner.service.to_string());
             span.set("url.path", request.uri().path());
         }
+        let trace = context.trace().clone();
         let result = context
             .scope(inner.stack.clone().oneshot(request))
             .await
@@ -281,7 +282,7 @@ impl Client {
             Err(error) => Outcome::Failed(error.reason().to_owned()),
         };
         if let Some(metrics) = &inner.metrics {
-            metrics.observe(method, &outcome, started.elapsed().as_secs_f64());
+            metrics.observe(method, &outcome, started.elapsed().as_secs_f64(), &trace);
         }
         if span.is_recording() {
             let text = outcome.text().into_owned();

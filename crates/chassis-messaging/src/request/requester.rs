@@ -168,7 +168,7 @@ impl Requester {
             &[("topic", topic)],
             LATENCY_BUCKETS,
         );
-        seconds.observe(started.elapsed().as_secs_f64());
+        seconds.observe_traced(started.elapsed().as_secs_f64(), context.trace());
         result
     }
 }

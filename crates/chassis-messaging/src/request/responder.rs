@@ -341,7 +341,7 @@ impl<S: Clone + Send + Sync + 'static> Desk<S> {
                     wire::failure(&error)
                 }
             };
-            self.meters.duration.observe(started.elapsed().as_secs_f64());
+            self.meters.duration.observe_traced(started.elapsed().as_secs_f64(), context.trace());
             self.send(reply_to, reply).await;
         };
         context.clone().scope(work).await;
