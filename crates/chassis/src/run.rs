@@ -36,6 +36,7 @@ pub struct DefaultConfig {
     /// The HTTP server, where the service has one.
     pub http: chassis_http::ServerConfig,
     /// The gRPC server, where the service has one.
+    #[cfg(feature = "grpc")]
     pub grpc: chassis_grpc::ServerConfig,
 }
 

@@ -45,15 +45,29 @@ async fn main() {
 }
 "#;
 
-const BARE_MANIFEST: &str = r#"
-[package]
-name = "bare"
-edition = "2024"
+/// The example of the facade.
+const OURS: &str = include_str!("../../../../crates/chassis/examples/hello.rs");
 
-[dependencies]
+const BARE_DEPENDENCIES: &str = r#"
 axum = { version = "0.8", default-features = false, features = ["http1", "json", "tokio"] }
 serde = { version = "1", features = ["derive"] }
 tokio = { version = "1", features = ["macros", "net", "rt-multi-thread"] }
+"#;
+
+/// What a service needs that speaks HTTP and nothing else.
+const OUR_DEPENDENCIES: &str = r#"
+axum = { version = "0.8", default-features = false }
+chassis = { path = "ROOT/crates/chassis", default-features = false, features = ["otlp", "tls"] }
+serde = { version = "1", features = ["derive"] }
+"#;
+
+const MANIFEST: &str = r#"
+[package]
+name = "hello"
+edition = "2024"
+
+[dependencies]
+DEPENDENCIES
 
 [profile.release]
 lto = "thin"
@@ -71,7 +85,8 @@ struct Built {
 /// Builds both and prints what is asked for.
 pub(crate) fn measure(asked: &Asked) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    let [ours, bare] = [hello(folder.path())?, bare(folder.path())?];
+    let ours = build(&folder.path().join("ours"), OURS, OUR_DEPENDENCIES)?;
+    let bare = build(&folder.path().join("bare"), BARE, BARE_DEPENDENCIES)?;
     let figure = |name: &str, unit, value, anchor| {
         if asked.wants(name) {
             asked.print(&Figure::new(name, value, unit, "bare axum", anchor));
@@ -99,31 +114,19 @@ pub(crate) fn measure(asked: &Asked) -> Outcome<()> {
     Ok(())
 }
 
-fn hello(folder: &Path) -> Outcome<Built> {
-    let target = folder.join("hello");
-    let mut cargo = cargo(&target);
-    cargo.args(["-p", "chassis", "--example", "hello"]);
-    Ok(Built { seconds: timed(&mut cargo)?, program: target.join("release/examples/hello") })
-}
-
-fn bare(folder: &Path) -> Outcome<Built> {
-    let package = folder.join("bare");
-    fs::create_dir_all(package.join("src"))?;
-    fs::write(package.join("src/main.rs"), BARE)?;
-    fs::write(package.join("Cargo.toml"), BARE_MANIFEST)?;
-    // The same versions.
+/// Builds a package of its own, as a user's is, from nothing and with our versions.
+fn build(package: &Path, program: &str, dependencies: &str) -> Outcome<Built> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
+    let dependencies = dependencies.replace("ROOT", &root.to_string_lossy());
+    fs::create_dir_all(package.join("src"))?;
+    fs::write(package.join("src/main.rs"), program)?;
+    fs::write(package.join("Cargo.toml"), MANIFEST.replace("DEPENDENCIES", &dependencies))?;
     fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock"))?;
-    let target = folder.join("bare-target");
-    let mut cargo = cargo(&target);
-    cargo.arg("--manifest-path").arg(package.join("Cargo.toml"));
-    Ok(Built { seconds: timed(&mut cargo)?, program: target.join("release/bare") })
-}
-
-fn cargo(target: &Path) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--release", "--target-dir"]).arg(target);
-    cargo
+    cargo.args(["build", "--quiet", "--release"]).current_dir(package);
+    // Where it is built is its own, whatever cargo was told for this program.
+    cargo.env("CARGO_TARGET_DIR", package.join("target"));
+    Ok(Built { seconds: timed(&mut cargo)?, program: package.join("target/release/hello") })
 }
 
 fn timed(cargo: &mut Command) -> Outcome<f64> {
