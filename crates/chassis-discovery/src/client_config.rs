@@ -6,6 +6,7 @@
 mod balance;
 mod breaker;
 mod cache;
+mod grpc;
 mod hedge;
 mod limits;
 mod profile;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::balance::BalanceConfig;
 pub use self::breaker::BreakerConfig;
 pub use self::cache::CacheConfig;
+pub use self::grpc::GrpcClientConfig;
 pub use self::hedge::HedgeConfig;
 pub use self::limits::{AdaptiveConfig, CallRateConfig, ThrottleConfig};
 use crate::limits::within;
@@ -82,6 +84,8 @@ pub struct ClientConfig {
     pub adaptive: AdaptiveConfig,
     /// Answers that are kept.
     pub cache: CacheConfig,
+    /// Messages of gRPC.
+    pub grpc: GrpcClientConfig,
     /// Asking a second time when the answer is late.
     pub hedge: HedgeConfig,
     /// Which endpoint gets a call.
@@ -129,6 +133,7 @@ impl ClientConfig {
             throttle: ThrottleConfig::from(numbers.throttle),
             adaptive: AdaptiveConfig::from(numbers.adaptive),
             cache: CacheConfig::default(),
+            grpc: GrpcClientConfig::default(),
             hedge: HedgeConfig::from(numbers.hedge),
             balance: BalanceConfig::default(),
             breaker: BreakerConfig::from(numbers.breaker),
@@ -158,6 +163,7 @@ impl ClientConfig {
         self.throttle.validate(&key("throttle"))?;
         self.adaptive.validate(&key("adaptive"))?;
         self.cache.validate(&key("cache"))?;
+        self.grpc.validate(&key("grpc"))?;
         self.hedge.validate(&key("hedge"))?;
         self.balance.validate(&key("balance"))?;
         self.breaker.validate(&key("breaker"))

@@ -70,7 +70,7 @@ pub use balance::{
 pub use chaos::ChaosConfig;
 pub use client_config::{
     AdaptiveConfig, BalanceConfig, BreakerConfig, CacheConfig, CallRateConfig, ClientConfig,
-    HedgeConfig, ThrottleConfig,
+    GrpcClientConfig, HedgeConfig, ThrottleConfig,
 };
 pub use config::{
     AdvertiseConfig, ConsulConfig, DiscoveryConfig, DnsConfig, EtcdConfig, KubernetesConfig, Mode,

@@ -1,12 +1,12 @@
-//! The body of an answer, watched until its trailers, and on the calling side until the
-//! deadline.
+//! The body of an answer, watched until its trailers and until the deadline.
 //!
 //! One wrapper for both, because each wrapper is an allocation and a call through a table for
 //! every frame. On the serving side it is polled inside the call's context, so that a stream
 //! which logs or calls others while it is read still belongs to the call. On both sides the
 //! caller's deadline holds for the whole call, as gRPC says, not only until the first byte: a
 //! server that sends headers and then nothing must not hold us, and a stream that nobody waits
-//! for any more must not hold the server.
+//! for any more must not hold the server. Messages are counted here, and those that are too large
+//! refused.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -20,6 +20,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tonic::Status;
 
+use super::framing::{Framing, Limit, Over};
 use super::outcome::Outcome;
 use super::record::Record;
 use crate::IntoStatus;
@@ -32,14 +33,22 @@ pin_project! {
         record: Record,
         #[pin]
         sleep: Option<Sleep>,
+        framing: Framing,
+        // What ends the answer where a message is refused.
+        refusal: Option<Status>,
     }
 }
 
 impl<B> Watched<B> {
     /// A body that ends at the deadline, if there is one.
-    pub(crate) fn until(deadline: Option<Deadline>, inner: B, record: Record) -> Watched<B> {
+    pub(crate) fn until(
+        deadline: Option<Deadline>,
+        inner: B,
+        limit: Limit,
+        record: Record,
+    ) -> Watched<B> {
         let sleep = deadline.map(|deadline| tokio::time::sleep_until(deadline.instant()));
-        Watched { inner, record, sleep }
+        Watched { inner, record, sleep, framing: Framing::new(limit), refusal: None }
     }
 }
 
@@ -55,7 +64,12 @@ where
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut this = self.project();
-        let frame = if this.record.is_serving() {
+        let serving = this.record.is_serving();
+        if let Some(status) = this.refusal.take() {
+            this.record.end(&Outcome::of_status(&status));
+            return Poll::Ready(Some(ending(status, serving)));
+        }
+        let frame = if serving {
             let poll = poll_fn(|cx| this.inner.as_mut().poll_frame(cx));
             pin!(this.record.ctx.clone().scope(poll)).poll(cx)
         } else {
@@ -65,14 +79,29 @@ where
             Poll::Ready(next) => next,
             Poll::Pending => {
                 if !this.sleep.as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready()) {
+                    this.record.waits();
                     return Poll::Pending;
                 }
-                Some(late(this.record.is_serving()))
+                Some(ending(late(), serving))
             }
         };
         match &next {
             Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_ref() {
+                if let Some(data) = frame.data_ref() {
+                    let passed = this.framing.pass(data);
+                    this.record.sends(passed.messages);
+                    if let Some(Over { at, size }) = passed.over {
+                        // What stands before it may be read.
+                        let before = data.slice(..at);
+                        let status = this.framing.limit().refuse(Some(size)).into_status();
+                        if before.is_empty() {
+                            this.record.end(&Outcome::of_status(&status));
+                            return Poll::Ready(Some(ending(status, serving)));
+                        }
+                        *this.refusal = Some(status);
+                        return Poll::Ready(Some(Ok(Frame::data(before))));
+                    }
+                } else if let Some(trailers) = frame.trailers_ref() {
                     let outcome = Outcome::of_headers(trailers);
                     this.record.end(&outcome.unwrap_or_else(no_status));
                 }
@@ -84,7 +113,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.refusal.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -96,11 +125,14 @@ fn no_status() -> Outcome {
     Outcome::failed(Code::Unknown, "the answer ended without a status")
 }
 
-/// The end of an answer at the deadline: for the caller a failure to read it; for the wire a
-/// status as any other, since a body that fails would only be a broken stream there.
-fn late(serving: bool) -> Result<Frame<Bytes>, Status> {
+fn late() -> Status {
     let message = "the answer was not complete before the deadline of the call";
-    let status = Error::deadline_exceeded("DEADLINE_EXCEEDED", message).into_status();
+    Error::deadline_exceeded("DEADLINE_EXCEEDED", message).into_status()
+}
+
+/// The end of an answer that we end: for the caller a failure to read it; for the wire a
+/// status as any other, since a body that fails would only be a broken stream there.
+pub(super) fn ending(status: Status, serving: bool) -> Result<Frame<Bytes>, Status> {
     if !serving {
         return Err(status);
     }

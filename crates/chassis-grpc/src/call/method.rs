@@ -13,6 +13,7 @@ use chassis_core::{Code, TraceContext};
 use parking_lot::RwLock;
 
 use super::outcome::Outcome;
+use super::streams::Messages;
 
 /// The label of a method that is not known.
 pub(crate) const OTHER: &str = "_other";
@@ -40,11 +41,23 @@ pub(crate) struct Family {
 pub(crate) struct Method {
     name: Box<str>,
     by_code: [OnceLock<Histogram>; CODES],
+    messages: OnceLock<Messages>,
+    metrics: Metrics,
 }
 
 impl Method {
-    fn new(name: &str) -> Arc<Method> {
-        Arc::new(Method { name: name.into(), by_code: Default::default() })
+    fn new(name: &str, metrics: &Metrics) -> Arc<Method> {
+        Arc::new(Method {
+            name: name.into(),
+            by_code: Default::default(),
+            messages: OnceLock::new(),
+            metrics: metrics.clone(),
+        })
+    }
+
+    /// Counts the messages of a server; not bound before there is one.
+    pub(crate) fn messages(&self) -> &Messages {
+        self.messages.get_or_init(|| Messages::new(&self.metrics, &self.name))
     }
 }
 
@@ -54,8 +67,13 @@ impl Methods {
             metrics: metrics.clone(),
             family,
             known: RwLock::default(),
-            other: Method::new(OTHER),
+            other: Method::new(OTHER, metrics),
         }
+    }
+
+    /// The method, if it has a label of its own.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Method>> {
+        self.known.read().get(name).cloned()
     }
 
     /// Whether the method has a label of its own.
@@ -63,33 +81,37 @@ impl Methods {
         self.known.read().contains_key(name)
     }
 
+    /// The method of a call that has ended so.
+    pub(crate) fn of(&self, name: &str, outcome: &Outcome) -> Arc<Method> {
+        match self.find(name) {
+            Some(method) => method,
+            None if outcome.code() == Some(Code::Unimplemented) => Arc::clone(&self.other),
+            None => self.learn(name),
+        }
+    }
+
     /// Counts one call of a method.
     pub(crate) fn observe(
         &self,
-        name: &str,
+        method: &Method,
         outcome: &Outcome,
         took: Duration,
         trace: &TraceContext,
     ) {
-        let known = self.known.read().get(name).cloned();
-        let method = match known {
-            Some(method) => method,
-            None if outcome.code() == Some(Code::Unimplemented) => Arc::clone(&self.other),
-            None => self.learn(name),
-        };
         let index = outcome.code().map_or(0, |code| code.grpc() as usize);
         if let Some(slot) = method.by_code.get(index) {
-            let histogram = slot.get_or_init(|| self.bind(&method, outcome.name()));
+            let histogram = slot.get_or_init(|| self.bind(method, outcome.name()));
             histogram.observe_traced(took.as_secs_f64(), trace);
         }
     }
 
-    fn learn(&self, name: &str) -> Arc<Method> {
+    /// The method of a call that has been answered.
+    pub(crate) fn learn(&self, name: &str) -> Arc<Method> {
         let mut known = self.known.write();
         if known.len() >= MAX_METHODS && !known.contains_key(name) {
             return Arc::clone(&self.other);
         }
-        let method = known.entry(name.into()).or_insert_with(|| Method::new(name));
+        let method = known.entry(name.into()).or_insert_with(|| Method::new(name, &self.metrics));
         Arc::clone(method)
     }
 
@@ -113,11 +135,14 @@ mod tests {
         let methods = Methods::new(&metrics, family);
         let trace = TraceContext::root(true);
         let unknown = Outcome::failed(Code::Unimplemented, "");
+        let observe = |name: &str, outcome| {
+            methods.observe(&methods.of(name, outcome), outcome, Duration::ZERO, &trace);
+        };
         for n in 0..2_000 {
-            methods.observe(&format!("scan/{n}"), &unknown, Duration::ZERO, &trace);
+            observe(&format!("scan/{n}"), &unknown);
         }
-        methods.observe("greeter/Greet", &Outcome::Ok, Duration::ZERO, &trace);
-        methods.observe("greeter/Greet", &unknown, Duration::ZERO, &trace);
+        observe("greeter/Greet", &Outcome::Ok);
+        observe("greeter/Greet", &unknown);
         let text = metrics.encode();
         assert!(!text.contains("scan/"), "{text}");
         assert!(text.contains("rpc_method=\"_other\""), "{text}");
@@ -127,7 +152,7 @@ mod tests {
         assert!(text.contains(mine), "{text}");
 
         for n in 0..2_000 {
-            methods.observe(&format!("made/{n}"), &Outcome::Ok, Duration::ZERO, &trace);
+            observe(&format!("made/{n}"), &Outcome::Ok);
         }
         assert!(methods.known.read().len() <= MAX_METHODS);
     }

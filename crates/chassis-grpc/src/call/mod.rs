@@ -2,6 +2,8 @@
 //! read, and what is written down about it.
 
 pub(crate) mod body;
+pub(crate) mod framing;
 pub(crate) mod method;
 pub(crate) mod outcome;
 pub(crate) mod record;
+pub(crate) mod streams;

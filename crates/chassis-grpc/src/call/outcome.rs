@@ -41,11 +41,14 @@ impl Outcome {
         if status.code() == tonic::Code::Ok {
             return Outcome::Ok;
         }
-        match StdError::source(status) {
-            Some(source) => match source.downcast_ref::<Error>() {
-                Some(error) => Outcome::of_error(error),
-                None => Outcome::failed(code_of(status), chassis_core::error::chain(status)),
-            },
+        // What fails while a body is read comes through layers that each put an error around it.
+        let mut sources = std::iter::successors(StdError::source(status), |it| (*it).source());
+        let error = sources.find_map(|source| source.downcast_ref::<Error>());
+        match error.filter(|error| error.code() == code_of(status)) {
+            Some(error) => Outcome::of_error(error),
+            None if StdError::source(status).is_some() => {
+                Outcome::failed(code_of(status), chassis_core::error::chain(status))
+            }
             None => Outcome::failed(code_of(status), status.message()),
         }
     }

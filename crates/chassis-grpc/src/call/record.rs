@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::method::{Methods, OTHER};
 use super::outcome::Outcome;
-use crate::server::BrokenOff;
+use super::streams::{Received, Sent, Streamed};
 
 /// Begins the span of a call. A call that is not sampled costs no name.
 pub(crate) fn begin_span(ctx: &Context, kind: SpanKind, name: &str) -> Span {
@@ -40,11 +40,13 @@ pub(crate) struct Record {
 }
 
 /// Which side of the call writes.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each call")]
 pub(crate) enum Side {
     /// The server counts what is in flight, and logs.
     Server {
         peer: Option<SocketAddr>,
-        broken_off: BrokenOff,
+        received: Arc<Received>,
+        sent: Sent,
         shed: bool,
         slow_after: Duration,
         slow: bool,
@@ -54,6 +56,27 @@ pub(crate) enum Side {
     Client,
 }
 
+impl Side {
+    /// The server's, of a call that began at this instant.
+    pub(crate) fn server(
+        peer: Option<SocketAddr>,
+        received: Arc<Received>,
+        slow_after: Duration,
+        in_flight: InFlightGuard,
+        began: Instant,
+    ) -> Side {
+        Side::Server {
+            peer,
+            received,
+            sent: Sent::new(began),
+            shed: false,
+            slow_after,
+            slow: false,
+            _in_flight: in_flight,
+        }
+    }
+}
+
 impl Record {
     pub(crate) fn begin(
         ctx: Context,
@@ -61,8 +84,9 @@ impl Record {
         methods: Arc<Methods>,
         name: String,
         side: Side,
+        started: Instant,
     ) -> Record {
-        Record { ctx, span, methods, name, started: Instant::now(), side, ended: false }
+        Record { ctx, span, methods, name, started, side, ended: false }
     }
 
     /// Whether this is the side that answers.
@@ -71,7 +95,7 @@ impl Record {
     }
 
     fn is_abandoned(&self) -> bool {
-        matches!(&self.side, Side::Server { broken_off, .. } if broken_off.is_set())
+        matches!(&self.side, Side::Server { received, .. } if received.is_broken_off())
     }
 
     /// Notes whether it was refused because there was no room: what this server is made to do,
@@ -85,8 +109,26 @@ impl Record {
     /// Notes that the answer begins. Whether a call is slow is seen by that: the rest of an
     /// answer may be a stream that is meant to last.
     pub(crate) fn answers(&mut self) {
-        if let Side::Server { slow_after, slow, .. } = &mut self.side {
-            *slow = !slow_after.is_zero() && self.started.elapsed() >= *slow_after;
+        if let Side::Server { slow_after, slow, sent, .. } = &mut self.side {
+            let now = Instant::now();
+            let took = now.saturating_duration_since(self.started);
+            *slow = !slow_after.is_zero() && took >= *slow_after;
+            sent.begin(now);
+        }
+    }
+
+    /// Notes messages of the answer.
+    pub(crate) fn sends(&mut self, messages: u64) {
+        if let Side::Server { received, sent, .. } = &mut self.side {
+            // Who sends messages exists.
+            sent.add(messages, || received.is_of(|| self.methods.learn(&self.name)));
+        }
+    }
+
+    /// Notes that the rest of the answer is waited for.
+    pub(crate) fn waits(&mut self) {
+        if let Side::Server { sent, .. } = &mut self.side {
+            sent.wait();
         }
     }
 
@@ -104,7 +146,18 @@ impl Record {
             outcome
         };
         let took = self.started.elapsed();
-        self.methods.observe(&self.name, outcome, took, self.ctx.trace());
+        let mut streamed = None;
+        if let Side::Server { received, sent, .. } = &mut self.side {
+            let method = match received.method() {
+                Some(method) => Arc::clone(method),
+                None => self.methods.of(&self.name, outcome),
+            };
+            self.methods.observe(&method, outcome, took, self.ctx.trace());
+            streamed = sent.end(received, &method);
+        } else {
+            let method = self.methods.of(&self.name, outcome);
+            self.methods.observe(&method, outcome, took, self.ctx.trace());
+        }
         if self.span.is_recording() {
             self.span.set("rpc.response.status_code", outcome.name());
             if !self.methods.is_known(&self.name) {
@@ -120,11 +173,12 @@ impl Record {
             let line = Line {
                 name: &self.name,
                 outcome,
-                duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
+                duration_ms: millis(took),
                 peer,
                 priority: self.ctx.priority(),
                 shed,
                 slow,
+                streamed,
             };
             // The log layer takes ids from the ambient context; this may run in
             // a drop far from the call's own scope. It is ready at first poll.
@@ -150,11 +204,13 @@ struct Line<'a> {
     priority: Priority,
     shed: bool,
     slow: bool,
+    streamed: Option<Streamed>,
 }
 
 /// What the caller did is information; what we did is an error.
 fn log(line: Line<'_>) {
-    let Line { name, outcome, duration_ms, peer, priority, shed: was_shed, slow: was_slow } = line;
+    let Line { name, outcome, duration_ms, peer, priority, streamed, .. } = line;
+    let (was_shed, was_slow) = (line.shed, line.slow);
     let priority = Some(priority).filter(|it| *it != Priority::Normal).map(Priority::as_str);
     let shed = was_shed.then_some(true);
     let slow = was_slow.then_some(true);
@@ -171,6 +227,9 @@ fn log(line: Line<'_>) {
                 priority,
                 shed,
                 slow,
+                messages_in = streamed.map(|it| it.messages_in),
+                messages_out = streamed.map(|it| it.messages_out),
+                longest_gap_ms = streamed.map(|it| millis(it.longest_gap)),
                 $($field)*
             )
         };
@@ -203,6 +262,11 @@ fn log(line: Line<'_>) {
             "{name} {code}"
         ),
     }
+}
+
+/// Milliseconds with their thousandths.
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// A method that does not exist is the caller's mistake.

@@ -15,10 +15,13 @@ use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Status;
 
+use super::replay::OwnFailure;
+
 /// A body with its first frame apart, if it was there.
 pub(super) struct Answer<B> {
     first: Option<Result<Frame<Bytes>, Status>>,
     rest: B,
+    own_failure: Option<OwnFailure>,
 }
 
 impl<B> Answer<B>
@@ -30,7 +33,7 @@ where
     pub(super) fn peek(answer: Response<B>, cx: &mut Context<'_>) -> Response<Answer<B>> {
         let (mut head, mut rest) = answer.into_parts();
         if head.headers.contains_key(Status::GRPC_STATUS) {
-            return Response::from_parts(head, Answer { first: None, rest });
+            return Response::from_parts(head, Answer { first: None, rest, own_failure: None });
         }
         let first = match Pin::new(&mut rest).poll_frame(cx) {
             Poll::Ready(first) => first,
@@ -45,7 +48,12 @@ where
             Some(Err(error)) => Some(Err(Status::from_error(error.into()))),
             None => None,
         };
-        Response::from_parts(head, Answer { first, rest })
+        Response::from_parts(head, Answer { first, rest, own_failure: None })
+    }
+
+    /// Says where it stands if the request failed on this side, which is then why this fails.
+    pub(super) fn or(self, own_failure: Option<OwnFailure>) -> Answer<B> {
+        Answer { own_failure, ..self }
     }
 }
 
@@ -64,9 +72,12 @@ where
         let this = self.get_mut();
         match this.first.take() {
             Some(first) => Poll::Ready(Some(first)),
-            None => Pin::new(&mut this.rest)
-                .poll_frame(cx)
-                .map_err(|error| Status::from_error(error.into())),
+            None => Pin::new(&mut this.rest).poll_frame(cx).map_err(|error| {
+                match this.own_failure.as_ref().and_then(|it| it.get()) {
+                    Some(status) => status.clone(),
+                    None => Status::from_error(error.into()),
+                }
+            }),
         }
     }
 

@@ -8,6 +8,7 @@ use chassis_net::propagate;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tower::ServiceExt;
@@ -17,19 +18,21 @@ use super::answer::Answer;
 use super::channel::Column;
 use super::error::explain;
 use super::fallback::Counted;
-use super::replay::Replay;
-use crate::IntoStatus;
+use super::replay::{OwnFailure, Replay};
 use crate::call::body::Watched;
+use crate::call::framing::Limit;
 use crate::call::method::Methods;
 use crate::call::outcome::Outcome;
 use crate::call::record::{Record, Side, begin_span};
-use crate::timeout;
+use crate::{IntoStatus, from_status, timeout};
 
 /// What all calls of a channel share.
 pub(super) struct Shared {
     pub(super) timeout: Duration,
     pub(super) methods: Arc<Methods>,
     pub(super) max_replay: usize,
+    pub(super) receive: Limit,
+    pub(super) send: Limit,
     pub(super) target: Arc<str>,
     pub(super) counted: Counted,
 }
@@ -50,40 +53,63 @@ pub(super) fn call(
     propagate(&ctx, request.headers_mut());
     let deadline = ctx.deadline();
     let methods = Arc::clone(&shared.methods);
-    let record = Record::begin(ctx, span, methods, name, Side::Client);
+    let record = Record::begin(ctx, span, methods, name, Side::Client, Instant::now());
+    let mut rest = Rest { deadline, receive: shared.receive, own_failure: None, record };
 
     // A call with no time left is not sent.
     if let Some(Err(late)) = deadline.map(Deadline::check) {
-        return Box::pin(std::future::ready(end(Err(late), deadline, record)));
+        return Box::pin(std::future::ready(rest.end(Err(late))));
     }
-    let replay =
-        |body| Replay::read(body, shared.max_replay).with_target(&shared.target).until(deadline);
-    let answer = column.oneshot(request.map(replay));
+    let (head, body) = request.into_parts();
+    let replay = match Replay::read(body, shared.max_replay, shared.send) {
+        Ok(replay) => replay.with_target(&shared.target).until(deadline),
+        Err(status) => return Box::pin(std::future::ready(rest.end(Err(from_status(status))))),
+    };
+    rest.own_failure = replay.own_failure();
+    let answer = column.oneshot(Request::from_parts(head, replay));
     // No async blocks, which would have room for the call twice.
     match deadline {
-        Some(until) => Box::pin(until.run(answer).map(move |answer| {
-            end(answer.and_then(|answer| answer.map_err(explain)), deadline, record)
-        })),
-        None => Box::pin(answer.map(move |answer| end(answer.map_err(explain), None, record))),
+        Some(until) => Box::pin(
+            until
+                .run(answer)
+                .map(move |answer| rest.end(answer.and_then(|answer| answer.map_err(explain)))),
+        ),
+        None => Box::pin(answer.map(move |answer| rest.end(answer.map_err(explain)))),
     }
 }
 
-fn end(
-    answer: Result<Response<Answer<Incoming>>, Error>,
+/// What is needed when the head of the answer has come.
+struct Rest {
     deadline: Option<Deadline>,
-    mut record: Record,
-) -> Result<Response<Body>, Status> {
-    match answer {
-        Ok(response) => Ok(match Outcome::of_head(&response) {
-            Some(outcome) => {
-                record.end(&outcome);
-                response.map(Body::new)
+    receive: Limit,
+    own_failure: Option<OwnFailure>,
+    record: Record,
+}
+
+impl Rest {
+    fn end(
+        self,
+        answer: Result<Response<Answer<Incoming>>, Error>,
+    ) -> Result<Response<Body>, Status> {
+        let Rest { deadline, receive, own_failure, mut record } = self;
+        let answer = answer.map_err(|error| match own_failure.as_ref().and_then(|it| it.get()) {
+            Some(status) => from_status(status.clone()),
+            None => error,
+        });
+        match answer {
+            Ok(response) => Ok(match Outcome::of_head(&response) {
+                Some(outcome) => {
+                    record.end(&outcome);
+                    response.map(Body::new)
+                }
+                None => response.map(|body| {
+                    Body::new(Watched::until(deadline, body.or(own_failure), receive, record))
+                }),
+            }),
+            Err(error) => {
+                record.end(&Outcome::of_error(&error));
+                Err(error.into_status())
             }
-            None => response.map(|body| Body::new(Watched::until(deadline, body, record))),
-        }),
-        Err(error) => {
-            record.end(&Outcome::of_error(&error));
-            Err(error.into_status())
         }
     }
 }

@@ -35,6 +35,7 @@ use super::fallback::Counted;
 use super::replay::Replay;
 use super::retry::Policy;
 use super::transport::{Transport, Wire};
+use crate::call::framing::Limit;
 use crate::call::method::{Family, Methods};
 
 /// What is below the deadline, outermost first. The whole type, so that a call costs no box
@@ -146,6 +147,8 @@ impl ChannelBuilder {
         let shared = Shared {
             timeout: self.config.timeout,
             max_replay: self.config.max_replay,
+            receive: Limit::Receive(self.config.grpc.max_receive_message_bytes),
+            send: Limit::Send(self.config.grpc.max_send_message_bytes),
             target: self.target.to_string().into(),
             counted: Counted::new(&self.metrics, &self.target.service),
             methods: Arc::new(Methods::new(

@@ -8,9 +8,12 @@ use std::time::Duration;
 use chassis_core::{BoxError, Code};
 use chassis_resilience::{Class, Classify};
 use http::Response;
+use tonic::Status;
+use tonic_types::StatusExt;
 
 use super::error::{is_not_sent, is_refused, is_unreachable};
 use super::retry::{Pushback, pushback};
+use crate::call::framing::MESSAGE_TOO_LARGE;
 use crate::call::outcome::Outcome;
 
 /// Judges an answer by its head, which holds the trailers if they came with it. A failure that
@@ -21,7 +24,12 @@ pub(super) struct ByStatus;
 impl<B> Classify<Response<B>, BoxError> for ByStatus {
     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Class {
         match result {
-            Ok(response) => by_code(Outcome::of_head(response).and_then(|outcome| outcome.code())),
+            Ok(response) => match Outcome::of_head(response).and_then(|outcome| outcome.code()) {
+                // Only then its details are worth a look.
+                Some(Code::ResourceExhausted) => Status::from_header_map(response.headers())
+                    .map_or(Class::Overloaded, |status| by_status(&status)),
+                code => by_code(code),
+            },
             Err(error) if is_unreachable(&**error) => Class::Unreachable,
             // Also one that had closed the connection before it saw the call, as it may.
             Err(error) if is_refused(&**error) || is_not_sent(&**error) => Class::Refused,
@@ -37,7 +45,19 @@ impl<B> Classify<Response<B>, BoxError> for ByStatus {
     }
 }
 
-pub(super) fn by_code(code: Option<Code>) -> Class {
+/// A message that is too large is refused by a server that has time enough.
+pub(super) fn by_status(status: &Status) -> Class {
+    match by_code(Some(Code::from_grpc(status.code() as i32))) {
+        Class::Overloaded if is_too_large(status) => Class::Ignore,
+        class => class,
+    }
+}
+
+fn is_too_large(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == MESSAGE_TOO_LARGE)
+}
+
+fn by_code(code: Option<Code>) -> Class {
     match code {
         Some(Code::ResourceExhausted) => Class::Overloaded,
         Some(Code::Cancelled) => Class::Ignore,
@@ -50,6 +70,14 @@ pub(super) fn by_code(code: Option<Code>) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::IntoStatus;
+    use crate::call::framing::Limit;
+
+    #[test]
+    fn a_message_that_is_too_large_is_no_sign_of_load() {
+        let refused: Response<()> = Limit::Receive(1).refuse(Some(2)).into_status().into_http();
+        assert_eq!(ByStatus.classify(Ok(&refused)), Class::Ignore);
+    }
 
     #[test]
     fn who_is_to_blame() {

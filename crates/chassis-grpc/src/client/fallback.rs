@@ -8,11 +8,11 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::hash::Hash;
 
-use chassis_core::{Code, Metrics};
+use chassis_core::Metrics;
 use chassis_resilience::{Answer, Cache, Class, Degraded};
 use tonic::{Response, Status};
 
-use super::classify::by_code;
+use super::classify::by_status;
 
 tokio::task_local! {
     /// Over which channel the call went that something may stand in for. A generated client
@@ -85,8 +85,7 @@ where
     match result {
         Ok(answer) => Ok(Answer { value: answer.into_inner(), degraded: None }),
         Err(status) => {
-            let code = Code::from_grpc(status.code() as i32);
-            if !matches!(by_code(Some(code)), Class::Failure | Class::Overloaded) {
+            if !matches!(by_status(&status), Class::Failure | Class::Overloaded) {
                 return Err(status);
             }
             match otherwise(&status).await {
@@ -154,7 +153,7 @@ where
         Ok(Answer { value, degraded: None }) => cache.insert(key, value.clone()),
         Ok(_) => {}
         // An error that is an answer: the earlier one is wrong now.
-        Err(status) if by_code(Some(Code::from_grpc(status.code() as i32))) == Class::Success => {
+        Err(status) if by_status(status) == Class::Success => {
             cache.remove(&key);
         }
         Err(_) => {}

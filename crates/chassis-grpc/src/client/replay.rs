@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +15,13 @@ use chassis_core::Deadline;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
+
+use crate::IntoStatus;
+use crate::call::framing::{Framing, Limit};
+
+/// Why the caller's own part of a call failed. The transport says of that no more than that a
+/// stream was reset.
+pub(super) type OwnFailure = Arc<OnceLock<Status>>;
 
 /// The body of one attempt, and what the layers below want to know of its call.
 pub(super) struct Replay {
@@ -28,12 +35,45 @@ enum Content {
     /// The whole request, or nothing once it was sent.
     Whole(Option<Bytes>),
     /// What was read ahead, then the rest.
-    Stream { read: VecDeque<Result<Frame<Bytes>, Status>>, rest: Body },
+    Stream { read: VecDeque<Frame<Bytes>>, rest: Sending },
+}
+
+/// The messages of a stream that goes out.
+struct Sending {
+    body: Body,
+    framing: Framing,
+    failure: OwnFailure,
+}
+
+impl Sending {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx).map(|frame| {
+            let passed = frame?.and_then(|frame| pass(&mut self.framing, frame));
+            if let Err(status) = &passed {
+                // No more is asked of it.
+                self.body = Body::empty();
+                self.failure.get_or_init(|| status.clone());
+            }
+            Some(passed)
+        })
+    }
+}
+
+/// A frame, unless it holds a message that is too large.
+fn pass(framing: &mut Framing, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
+    match frame.data_ref().and_then(|data| framing.pass(data).over) {
+        Some(over) => Err(framing.limit().refuse(Some(over.size)).into_status()),
+        None => Ok(frame),
+    }
 }
 
 impl Replay {
     /// Takes what is ready of a body; no more than `cap` bytes are kept for another attempt.
-    pub(super) fn read(mut body: Body, cap: usize) -> Replay {
+    ///
+    /// # Errors
+    /// What the body fails with, or that a message in it is too large: nothing is sent then.
+    pub(super) fn read(mut body: Body, cap: usize, limit: Limit) -> Result<Replay, Status> {
+        let mut framing = Framing::new(limit);
         // Whoever polls the rest brings a waker of its own.
         let mut cx = Context::from_waker(Waker::noop());
         // A unary request is one frame: the queue is for what comes in several.
@@ -42,16 +82,15 @@ impl Replay {
         let mut size = 0;
         loop {
             let frame = match Pin::new(&mut body).poll_frame(&mut cx) {
-                Poll::Ready(None) => return Replay::whole(first, more),
-                Poll::Ready(Some(frame)) => frame,
+                Poll::Ready(None) => return Ok(Replay::whole(first, more)),
+                Poll::Ready(Some(frame)) => pass(&mut framing, frame?)?,
                 Poll::Pending => break,
             };
-            let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
-            match frame.map(Frame::into_data) {
-                Ok(Ok(data)) if first.is_none() => first = Some(data),
-                Ok(Ok(data)) => more.push_back(Ok(Frame::data(data))),
-                Ok(Err(other)) => more.push_back(Ok(other)),
-                Err(status) => more.push_back(Err(status)),
+            let data = frame.data_ref().map(Bytes::len);
+            match frame.into_data() {
+                Ok(data) if first.is_none() => first = Some(data),
+                Ok(data) => more.push_back(Frame::data(data)),
+                Err(other) => more.push_back(other),
             }
             size += data.unwrap_or_default();
             if data.is_none() || size > cap {
@@ -59,9 +98,18 @@ impl Replay {
             }
         }
         if let Some(data) = first {
-            more.push_front(Ok(Frame::data(data)));
+            more.push_front(Frame::data(data));
         }
-        Replay::new(Content::Stream { read: more, rest: body })
+        let rest = Sending { body, framing, failure: OwnFailure::default() };
+        Ok(Replay::new(Content::Stream { read: more, rest }))
+    }
+
+    /// Where it will be said why the request failed on this side, if that can still happen.
+    pub(super) fn own_failure(&self) -> Option<OwnFailure> {
+        match &self.content {
+            Content::Whole(_) => None,
+            Content::Stream { rest, .. } => Some(Arc::clone(&rest.failure)),
+        }
     }
 
     fn new(content: Content) -> Replay {
@@ -73,13 +121,13 @@ impl Replay {
         Replay::new(Content::Whole(Some(data)))
     }
 
-    fn whole(first: Option<Bytes>, mut more: VecDeque<Result<Frame<Bytes>, Status>>) -> Replay {
+    fn whole(first: Option<Bytes>, mut more: VecDeque<Frame<Bytes>>) -> Replay {
         let first = first.unwrap_or_default();
         if more.is_empty() {
             return Replay::of(first);
         }
         let mut all = BytesMut::from(first);
-        for chunk in more.drain(..).filter_map(|frame| frame.ok()?.into_data().ok()) {
+        for chunk in more.drain(..).filter_map(|frame| frame.into_data().ok()) {
             all.extend_from_slice(&chunk);
         }
         Replay::of(all.freeze())
@@ -139,8 +187,8 @@ impl HttpBody for Replay {
         match &mut self.get_mut().content {
             Content::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Content::Stream { read, rest } => match read.pop_front() {
-                Some(frame) => Poll::Ready(Some(frame)),
-                None => Pin::new(rest).poll_frame(cx),
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None => rest.poll(cx),
             },
         }
     }
@@ -148,7 +196,7 @@ impl HttpBody for Replay {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole(data) => data.is_none(),
-            Content::Stream { read, rest } => read.is_empty() && rest.is_end_stream(),
+            Content::Stream { read, rest } => read.is_empty() && rest.body.is_end_stream(),
         }
     }
 
@@ -169,6 +217,11 @@ mod tests {
     use super::*;
 
     const CAP: usize = 64 * 1024;
+    const LIMIT: Limit = Limit::Send(u32::MAX);
+
+    fn read(body: Body) -> Replay {
+        Replay::read(body, CAP, LIMIT).unwrap()
+    }
 
     fn body(chunks: Vec<Vec<u8>>) -> Body {
         let frames = chunks.into_iter().map(|chunk| Ok::<_, Status>(Frame::data(chunk.into())));
@@ -182,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_complete_body_can_be_sent_many_times() {
-        let replay = Replay::read(body(vec![vec![1, 2], vec![3], vec![4]]), CAP);
+        let replay = read(body(vec![vec![1, 2], vec![3], vec![4]]));
         let again = replay.again().unwrap();
         assert_eq!(bytes(again.again().unwrap()), [1, 2, 3, 4]);
         assert_eq!(bytes(again), [1, 2, 3, 4]);
@@ -192,7 +245,7 @@ mod tests {
     #[test]
     fn a_large_body_goes_out_once_and_whole() {
         let chunks = vec![vec![7; CAP / 2]; 5];
-        let replay = Replay::read(body(chunks), CAP);
+        let replay = read(body(chunks));
         assert!(replay.again().is_none());
         assert_eq!(bytes(replay).len(), CAP / 2 * 5);
     }
@@ -200,7 +253,7 @@ mod tests {
     #[test]
     fn a_stream_that_goes_on_is_not_waited_for() {
         let first = stream::iter([Ok::<_, Status>(Frame::data(Bytes::from_static(b"hi")))]);
-        let replay = Replay::read(Body::new(StreamBody::new(first.chain(stream::pending()))), CAP);
+        let replay = read(Body::new(StreamBody::new(first.chain(stream::pending()))));
         assert!(replay.again().is_none());
         let Content::Stream { read, .. } = replay.content else {
             panic!("taken for whole");
@@ -209,10 +262,35 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_fails_fails_when_it_is_sent() {
+    fn a_body_that_fails_at_once_is_not_sent() {
         let frames = stream::iter([Err::<Frame<Bytes>, _>(Status::internal("encode"))]);
-        let replay = Replay::read(Body::new(StreamBody::new(frames)), CAP);
-        assert!(replay.again().is_none());
-        assert!(replay.collect().now_or_never().unwrap().is_err());
+        let failing = Body::new(StreamBody::new(frames));
+        let status = Replay::read(failing, CAP, LIMIT).err().unwrap();
+        assert_eq!(status.message(), "encode");
+        let large = body(vec![b"\0\0\0\0\x02ab\0\0\x10\0\x01".to_vec()]);
+        let status = Replay::read(large, CAP, Limit::Send(4096)).err().unwrap();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn a_body_that_fails_later_says_why() {
+        let later = futures_util::future::poll_fn({
+            let mut waited = false;
+            move |cx| {
+                if std::mem::replace(&mut waited, true) {
+                    return Poll::Ready(Err::<Frame<Bytes>, _>(Status::internal("encode")));
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        });
+        let replay = read(Body::new(StreamBody::new(stream::once(later))));
+        let failure = replay.own_failure().unwrap();
+        assert!(failure.get().is_none());
+        let mut replay = replay;
+        let failed = replay.frame().now_or_never().unwrap().unwrap();
+        assert!(failed.is_err());
+        assert_eq!(failure.get().unwrap().message(), "encode");
+        assert!(replay.frame().now_or_never().unwrap().is_none());
     }
 }

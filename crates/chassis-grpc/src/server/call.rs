@@ -22,18 +22,21 @@ use chassis_resilience::Class;
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::Body as HttpBody;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
 use super::config::ServerConfig;
-use super::request::{Asked, BrokenOff};
+use super::request::{Asked, Refusal};
 use crate::IntoStatus;
 use crate::call::body::Watched;
+use crate::call::framing::{Framing, Limit};
 use crate::call::method::{Family, Methods};
 use crate::call::outcome::Outcome;
 use crate::call::record::{Record, Side, begin_span};
+use crate::call::streams::{Received, Receiving};
 use crate::timeout;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(propagation::REQUEST_ID);
@@ -49,6 +52,8 @@ pub(super) struct CallsFactory {
     methods: Arc<Methods>,
     request_timeout: Duration,
     slow_after: Duration,
+    receive: Limit,
+    send: Limit,
     door: Door,
 }
 
@@ -77,6 +82,8 @@ impl CallsFactory {
             methods: Arc::new(Methods::new(env.metrics(), family)),
             request_timeout: config.request_timeout,
             slow_after: config.slow_after,
+            receive: Limit::Receive(config.max_receive_message_bytes),
+            send: Limit::Send(config.max_send_message_bytes),
             door,
         }
     }
@@ -117,32 +124,42 @@ impl Calls {
         if let Some(priority) = priority.filter(|priority| *priority != Priority::Normal) {
             ctx = ctx.with_priority(priority);
         }
-        let broken_off = BrokenOff::default();
-        let body = |body| Body::new(Asked { body, broken_off: broken_off.clone() });
-        let mut request = request.map(body);
+        let began = Instant::now();
+        let received = Received::begin(methods.find(&name));
+        let mut request = request.map(|body| {
+            Body::new(Asked {
+                body,
+                framing: Framing::new(self.factory.receive),
+                receiving: Receiving::new(Arc::clone(&received), began),
+                refusal: Refusal::None,
+            })
+        });
         if says_priority {
             // What the caller said is decided now: nobody behind us may take it for granted.
             request.headers_mut().remove(propagation::PRIORITY);
         }
         let span = begin_span(&ctx, SpanKind::Server, &name);
-        let side = Side::Server {
-            peer: self.connect_info.remote_addr,
-            broken_off: broken_off.clone(),
-            shed: false,
-            slow_after: self.factory.slow_after,
-            slow: false,
-            _in_flight: env.in_flight().enter("grpc"),
-        };
-        let record = Record::begin(ctx.clone(), span, Arc::clone(methods), name, side);
+        let side = Side::server(
+            self.connect_info.remote_addr,
+            received,
+            self.factory.slow_after,
+            env.in_flight().enter("grpc"),
+            began,
+        );
+        let record = Record::begin(ctx.clone(), span, Arc::clone(methods), name, side, began);
 
         request.extensions_mut().insert(self.connect_info.clone());
         match door.enter(priority, peer) {
             Ok(pass) => {
                 // Routes are always ready: they wait inside of the call.
                 let answer = self.factory.routes.clone().call(request);
-                Box::pin(ctx.scope(respond(answer, deadline, asked, record, pass)))
+                let send = self.factory.send;
+                Box::pin(ctx.scope(respond(answer, deadline, asked, send, record, pass)))
             }
-            Err(refused) => Box::pin(std::future::ready(Ok(refuse(refused, record)))),
+            Err(refused) => {
+                let refused = refuse(refused, self.factory.send, record);
+                Box::pin(std::future::ready(Ok(refused)))
+            }
         }
     }
 
@@ -160,6 +177,7 @@ async fn respond(
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
     deadline: Deadline,
     asked: Option<Deadline>,
+    send: Limit,
     record: Record,
     mut pass: Pass,
 ) -> Result<Response<Body>, Infallible> {
@@ -175,21 +193,22 @@ async fn respond(
     let outcome = Outcome::of_head(&response);
     // The place is for the work up to here: what streams is bounded by its connection.
     pass.end(class(outcome.as_ref()));
-    Ok(finish(response, outcome, asked, record))
+    Ok(finish(response, outcome, asked, send, record))
 }
 
 /// The answer to a call that was not let in.
-fn refuse(refused: Error, mut record: Record) -> Response<Body> {
+fn refuse(refused: Error, send: Limit, mut record: Record) -> Response<Body> {
     record.was_shed(refused.reason() == SERVER_OVERLOADED);
     let response = refused.into_status().into_http();
     let outcome = Outcome::of_head(&response);
-    finish(response, outcome, None, record)
+    finish(response, outcome, None, send, record)
 }
 
 fn finish(
     mut response: Response<Body>,
     outcome: Option<Outcome>,
     asked: Option<Deadline>,
+    send: Limit,
     mut record: Record,
 ) -> Response<Body> {
     record.answers();
@@ -201,7 +220,7 @@ fn finish(
             record.end(&outcome);
             response
         }
-        None => response.map(|body| Body::new(Watched::until(asked, body, record))),
+        None => response.map(|body| Body::new(Watched::until(asked, body, send, record))),
     }
 }
 

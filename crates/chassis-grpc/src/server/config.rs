@@ -1,6 +1,7 @@
 //! The settings of a gRPC server.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use chassis_admission::AdmissionConfig;
@@ -11,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 /// The largest metadata of a call, in bytes; gRPC of C refuses more than that as well.
 const MAX_METADATA_BYTES: usize = 16 * 1024;
+
+/// The sizes of messages that may be allowed, in bytes.
+const MESSAGE_BYTES: RangeInclusive<u32> = 1024..=1 << 30;
 
 /// Where and how a gRPC server listens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +41,13 @@ pub struct ServerConfig {
     pub max_connections_per_address: usize,
     /// Calls at a time on one connection. 1 to 100000.
     pub max_concurrent_streams: u32,
+    /// Largest message of a caller, in bytes on the wire; a larger one is `RESOURCE_EXHAUSTED`.
+    /// More than 4194304 needs `max_decoding_message_size` of the generated server too. 1024 to
+    /// 1073741824.
+    pub max_receive_message_bytes: u32,
+    /// Largest message of an answer, in bytes on the wire; in place of a larger one the caller
+    /// gets `RESOURCE_EXHAUSTED`. 1024 to 1073741824.
+    pub max_send_message_bytes: u32,
     /// A connection on which no call begins within this time is closed. 1ms to
     /// 1h.
     #[serde(with = "duration")]
@@ -69,6 +80,10 @@ impl Default for ServerConfig {
             max_connections_per_address: 0,
             // The HTTP/2 specification recommends not less than 100.
             max_concurrent_streams: 256,
+            // What gRPC reads everywhere unless it is told otherwise.
+            max_receive_message_bytes: 4 * 1024 * 1024,
+            // gRPC has none; a larger message is one that callers refuse after it was sent.
+            max_send_message_bytes: 4 * 1024 * 1024,
             first_call_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(5 * 60),
             max_connection_age: Duration::from_secs(30 * 60),
@@ -125,6 +140,16 @@ impl ServerConfig {
                 (1..=100_000).contains(&self.max_concurrent_streams),
                 "max_concurrent_streams",
                 "1 to 100000",
+            ),
+            (
+                MESSAGE_BYTES.contains(&self.max_receive_message_bytes),
+                "max_receive_message_bytes",
+                "1024 to 1073741824",
+            ),
+            (
+                MESSAGE_BYTES.contains(&self.max_send_message_bytes),
+                "max_send_message_bytes",
+                "1024 to 1073741824",
             ),
         ];
         match checks.into_iter().find(|(fits, ..)| !fits) {

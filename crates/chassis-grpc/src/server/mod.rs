@@ -18,4 +18,3 @@ mod web;
 
 pub use component::{InProcess, Server, Services};
 pub use config::ServerConfig;
-pub(crate) use request::BrokenOff;

@@ -12,6 +12,10 @@ mod lifecycle;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod server;
+#[cfg(test)]
+mod streams;
 #[cfg(test)]
 mod world;
