@@ -22,5 +22,5 @@ mod status;
 mod timeout;
 
 pub use client::{Channel, ChannelBuilder, Idempotent, LongLived, or_else, or_last_good, or_later};
-pub use server::{InProcess, Server, ServerConfig, Services};
+pub use server::{GrpcCompressionConfig, InProcess, Server, ServerConfig, Services};
 pub use status::{IntoStatus, from_status};

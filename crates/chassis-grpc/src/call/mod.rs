@@ -2,7 +2,10 @@
 //! read, and what is written down about it.
 
 pub(crate) mod body;
+pub(crate) mod compression;
 pub(crate) mod framing;
+#[cfg(feature = "compression")]
+mod gzip;
 pub(crate) mod method;
 pub(crate) mod outcome;
 pub(crate) mod record;

@@ -20,6 +20,7 @@ use super::error::explain;
 use super::fallback::Counted;
 use super::replay::{OwnFailure, Replay};
 use crate::call::body::Watched;
+use crate::call::compression::{self, Compression};
 use crate::call::framing::Limit;
 use crate::call::method::Methods;
 use crate::call::outcome::Outcome;
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub(super) max_replay: usize,
     pub(super) receive: Limit,
     pub(super) send: Limit,
+    pub(super) compression: Compression,
     pub(super) target: Arc<str>,
     pub(super) counted: Counted,
 }
@@ -54,13 +56,19 @@ pub(super) fn call(
     let deadline = ctx.deadline();
     let methods = Arc::clone(&shared.methods);
     let record = Record::begin(ctx, span, methods, name, Side::Client, Instant::now());
-    let mut rest = Rest { deadline, receive: shared.receive, own_failure: None, record };
+    let mut rest =
+        Rest { deadline, receive: shared.receive, own_failure: None, inflates: false, record };
 
     // A call with no time left is not sent.
     if let Some(Err(late)) = deadline.map(Deadline::check) {
         return Box::pin(std::future::ready(rest.end(Err(late))));
     }
-    let (head, body) = request.into_parts();
+    let (mut head, mut body) = request.into_parts();
+    let Compression { sends_from, reads } = shared.compression;
+    if let Some(from) = sends_from.filter(|_| compression::say(&mut head.headers)) {
+        body = compression::deflate(body, from, shared.send, false);
+    }
+    rest.inflates = reads && compression::accept(&mut head.headers);
     let replay = match Replay::read(body, shared.max_replay, shared.send) {
         Ok(replay) => replay.with_target(&shared.target).until(deadline),
         Err(status) => return Box::pin(std::future::ready(rest.end(Err(from_status(status))))),
@@ -83,6 +91,7 @@ struct Rest {
     deadline: Option<Deadline>,
     receive: Limit,
     own_failure: Option<OwnFailure>,
+    inflates: bool,
     record: Record,
 }
 
@@ -91,20 +100,28 @@ impl Rest {
         self,
         answer: Result<Response<Answer<Incoming>>, Error>,
     ) -> Result<Response<Body>, Status> {
-        let Rest { deadline, receive, own_failure, mut record } = self;
+        let Rest { deadline, receive, own_failure, inflates, mut record } = self;
         let answer = answer.map_err(|error| match own_failure.as_ref().and_then(|it| it.get()) {
             Some(status) => from_status(status.clone()),
             None => error,
         });
         match answer {
-            Ok(response) => Ok(match Outcome::of_head(&response) {
+            Ok(mut response) => Ok(match Outcome::of_head(&response) {
                 Some(outcome) => {
                     record.end(&outcome);
                     response.map(Body::new)
                 }
-                None => response.map(|body| {
-                    Body::new(Watched::until(deadline, body.or(own_failure), receive, record))
-                }),
+                None => {
+                    let inflates = inflates && compression::take(response.headers_mut());
+                    response.map(|body| {
+                        let body = body.or(own_failure);
+                        if inflates {
+                            let body = compression::inflate(body, receive);
+                            return Body::new(Watched::until(deadline, body, receive, record));
+                        }
+                        Body::new(Watched::until(deadline, body, receive, record))
+                    })
+                }
             }),
             Err(error) => {
                 record.end(&Outcome::of_error(&error));

@@ -35,6 +35,7 @@ use super::fallback::Counted;
 use super::replay::Replay;
 use super::retry::Policy;
 use super::transport::{Transport, Wire};
+use crate::call::compression::Compression;
 use crate::call::framing::Limit;
 use crate::call::method::{Family, Methods};
 
@@ -144,11 +145,24 @@ impl ChannelBuilder {
             );
             return Err(Error::invalid_argument("INVALID_CONFIG", message));
         }
+        let grpc = &self.config.grpc;
+        if (grpc.compress_requests || grpc.compressed_answers) && cfg!(not(feature = "compression"))
+        {
+            let message = format!(
+                "{path}.grpc asks for compression, and this program was built without it: enable \
+                 the feature `compression`"
+            );
+            return Err(Error::invalid_argument("INVALID_CONFIG", message));
+        }
         let shared = Shared {
             timeout: self.config.timeout,
             max_replay: self.config.max_replay,
-            receive: Limit::Receive(self.config.grpc.max_receive_message_bytes),
-            send: Limit::Send(self.config.grpc.max_send_message_bytes),
+            receive: Limit::Receive(grpc.max_receive_message_bytes),
+            send: Limit::Send(grpc.max_send_message_bytes),
+            compression: Compression {
+                sends_from: grpc.compress_requests.then_some(grpc.compress_min_bytes),
+                reads: grpc.compressed_answers,
+            },
             target: self.target.to_string().into(),
             counted: Counted::new(&self.metrics, &self.target.service),
             methods: Arc::new(Methods::new(

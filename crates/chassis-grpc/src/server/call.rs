@@ -32,6 +32,7 @@ use super::config::ServerConfig;
 use super::request::{Asked, Refusal};
 use crate::IntoStatus;
 use crate::call::body::Watched;
+use crate::call::compression::{self, Compression};
 use crate::call::framing::{Framing, Limit};
 use crate::call::method::{Family, Methods};
 use crate::call::outcome::Outcome;
@@ -54,7 +55,15 @@ pub(super) struct CallsFactory {
     slow_after: Duration,
     receive: Limit,
     send: Limit,
+    compression: Compression,
     door: Door,
+}
+
+/// How the messages of an answer go out.
+#[derive(Clone, Copy)]
+struct Sending {
+    limit: Limit,
+    compressed_from: Option<u16>,
 }
 
 /// The calls of one connection.
@@ -84,6 +93,7 @@ impl CallsFactory {
             slow_after: config.slow_after,
             receive: Limit::Receive(config.max_receive_message_bytes),
             send: Limit::Send(config.max_send_message_bytes),
+            compression: config.compression.both_ways(),
             door,
         }
     }
@@ -101,7 +111,7 @@ impl Calls {
     /// Serves one call. Dropping the future cancels it.
     pub(super) fn call<B>(
         &self,
-        request: Request<B>,
+        mut request: Request<B>,
     ) -> BoxFuture<'static, Result<Response<Body>, Infallible>>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
@@ -126,13 +136,20 @@ impl Calls {
         }
         let began = Instant::now();
         let received = Received::begin(methods.find(&name));
+        let CallsFactory { receive, compression, .. } = &self.factory;
+        let (receive, compression) = (*receive, *compression);
+        let compressed_from =
+            compression.sends_from.filter(|_| compression::is_accepted(request.headers()));
+        let send = Sending { limit: self.factory.send, compressed_from };
+        let inflates = compression.reads && compression::take(request.headers_mut());
         let mut request = request.map(|body| {
-            Body::new(Asked {
+            let asked = Asked {
                 body,
-                framing: Framing::new(self.factory.receive),
+                framing: Framing::new(receive),
                 receiving: Receiving::new(Arc::clone(&received), began),
                 refusal: Refusal::None,
-            })
+            };
+            if inflates { compression::inflate(asked, receive) } else { Body::new(asked) }
         });
         if says_priority {
             // What the caller said is decided now: nobody behind us may take it for granted.
@@ -153,11 +170,10 @@ impl Calls {
             Ok(pass) => {
                 // Routes are always ready: they wait inside of the call.
                 let answer = self.factory.routes.clone().call(request);
-                let send = self.factory.send;
                 Box::pin(ctx.scope(respond(answer, deadline, asked, send, record, pass)))
             }
             Err(refused) => {
-                let refused = refuse(refused, self.factory.send, record);
+                let refused = refuse(refused, send, record);
                 Box::pin(std::future::ready(Ok(refused)))
             }
         }
@@ -177,7 +193,7 @@ async fn respond(
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
     deadline: Deadline,
     asked: Option<Deadline>,
-    send: Limit,
+    send: Sending,
     record: Record,
     mut pass: Pass,
 ) -> Result<Response<Body>, Infallible> {
@@ -197,7 +213,7 @@ async fn respond(
 }
 
 /// The answer to a call that was not let in.
-fn refuse(refused: Error, send: Limit, mut record: Record) -> Response<Body> {
+fn refuse(refused: Error, send: Sending, mut record: Record) -> Response<Body> {
     record.was_shed(refused.reason() == SERVER_OVERLOADED);
     let response = refused.into_status().into_http();
     let outcome = Outcome::of_head(&response);
@@ -208,7 +224,7 @@ fn finish(
     mut response: Response<Body>,
     outcome: Option<Outcome>,
     asked: Option<Deadline>,
-    send: Limit,
+    send: Sending,
     mut record: Record,
 ) -> Response<Body> {
     record.answers();
@@ -220,7 +236,16 @@ fn finish(
             record.end(&outcome);
             response
         }
-        None => response.map(|body| Body::new(Watched::until(asked, body, send, record))),
+        None => {
+            let from = send.compressed_from.filter(|_| compression::say(response.headers_mut()));
+            response.map(|body| {
+                let body = match from {
+                    Some(from) => compression::deflate(body, from, send.limit, true),
+                    None => body,
+                };
+                Body::new(Watched::until(asked, body, send.limit, record))
+            })
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use chassis_core::{Error, Result};
 use chassis_net::{Http, Limits, tls::ServerTlsConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::call::compression::Compression;
+
 /// The largest metadata of a call, in bytes; gRPC of C refuses more than that as well.
 const MAX_METADATA_BYTES: usize = 16 * 1024;
 
@@ -48,6 +50,8 @@ pub struct ServerConfig {
     /// Largest message of an answer, in bytes on the wire; in place of a larger one the caller
     /// gets `RESOURCE_EXHAUSTED`. 1024 to 1073741824.
     pub max_send_message_bytes: u32,
+    /// Messages that are compressed.
+    pub compression: GrpcCompressionConfig,
     /// A connection on which no call begins within this time is closed. 1ms to
     /// 1h.
     #[serde(with = "duration")]
@@ -84,6 +88,7 @@ impl Default for ServerConfig {
             max_receive_message_bytes: 4 * 1024 * 1024,
             // gRPC has none; a larger message is one that callers refuse after it was sent.
             max_send_message_bytes: 4 * 1024 * 1024,
+            compression: GrpcCompressionConfig::default(),
             first_call_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(5 * 60),
             max_connection_age: Duration::from_secs(30 * 60),
@@ -155,6 +160,7 @@ impl ServerConfig {
         match checks.into_iter().find(|(fits, ..)| !fits) {
             None => {
                 self.socket.validate(&format!("{path}.socket"))?;
+                self.compression.validate(&format!("{path}.compression"))?;
                 self.admission.validate(&format!("{path}.admission"))?;
                 self.tls.validate(&format!("{path}.tls"))
             }
@@ -163,5 +169,42 @@ impl ServerConfig {
                 format!("{path}.{key} is out of range, allowed is {allowed}"),
             )),
         }
+    }
+}
+
+/// Whether messages are compressed, by gzip. Needs the feature `compression`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GrpcCompressionConfig {
+    /// Whether answers are compressed for callers that accept gzip. Not where one answer holds
+    /// both a secret and what a caller has sent: its length would tell of the secret.
+    pub answers: bool,
+    /// Smallest message of an answer that is compressed, in bytes. 1 to 65535.
+    pub min_bytes: u16,
+    /// Whether requests may come compressed; `max_receive_message_bytes` holds before and after.
+    pub requests: bool,
+}
+
+impl Default for GrpcCompressionConfig {
+    fn default() -> GrpcCompressionConfig {
+        // A smaller message fits into a packet either way.
+        GrpcCompressionConfig { answers: false, min_bytes: 1024, requests: false }
+    }
+}
+
+impl GrpcCompressionConfig {
+    pub(super) fn both_ways(&self) -> Compression {
+        Compression { sends_from: self.answers.then_some(self.min_bytes), reads: self.requests }
+    }
+
+    fn validate(&self, path: &str) -> Result<()> {
+        let wrong = if self.min_bytes == 0 {
+            "min_bytes is 0, allowed is 1 to 65535"
+        } else if (self.answers || self.requests) && cfg!(not(feature = "compression")) {
+            "this program was built without it: enable the feature `compression`"
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid_argument("INVALID_CONFIG", format!("{path}: {wrong}")))
     }
 }

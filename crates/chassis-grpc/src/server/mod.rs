@@ -17,4 +17,4 @@ mod request;
 mod web;
 
 pub use component::{InProcess, Server, Services};
-pub use config::ServerConfig;
+pub use config::{GrpcCompressionConfig, ServerConfig};

@@ -4,6 +4,8 @@
 mod admission;
 #[cfg(test)]
 mod channel;
+#[cfg(all(test, feature = "compression"))]
+mod compression;
 #[cfg(test)]
 mod goaway;
 mod greeter;

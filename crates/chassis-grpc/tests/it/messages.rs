@@ -201,3 +201,21 @@ fn limits_out_of_range_are_named() {
         assert_eq!(error.message(), named);
     }
 }
+
+#[cfg(not(feature = "compression"))]
+#[tokio::test]
+async fn compression_that_is_not_there_is_refused_at_the_start() {
+    let mut config = config();
+    config.compression.answers = true;
+    let error = config.validate("grpc").unwrap_err();
+    let said = "grpc.compression: this program was built without it: enable the feature \
+                `compression`";
+    assert_eq!(error.message(), said);
+
+    let endpoints = Endpoints::of([]).await;
+    let mut config = ClientConfig::default();
+    config.grpc.compress_requests = true;
+    let channel = Channel::builder("greeter", &endpoints.discovery()).config(&config).build();
+    let error = channel.err().unwrap();
+    assert!(error.message().contains("enable the feature `compression`"), "{error}");
+}
