@@ -14,11 +14,12 @@ use chassis_resilience::rate_limit::shared::TokenStore;
 use futures_util::FutureExt;
 use tonic::body::Body;
 use tonic::service::Routes;
+use tower::{Layer, Service};
 
 use super::call::{Calls, CallsFactory};
 use super::config::ServerConfig;
 use super::connections::PerConnection;
-use super::{connections, descriptors, health};
+use super::{connections, descriptors, health, layers};
 
 /// A gRPC server with health, reflection, deadlines, metrics, spans and an
 /// access log around its services.
@@ -49,6 +50,32 @@ impl Services {
     pub fn reflection(mut self, file_descriptor_set: &'static [u8]) -> Services {
         self.descriptors.push(file_descriptor_set);
         self
+    }
+
+    /// Puts a layer of tower around the services that are here so far: the same layers as
+    /// around anything else, or tonic's `InterceptorLayer`. One that is added later is outside of
+    /// those before it. All of them stand inside of what the server puts around each call: they
+    /// run in its context and its deadline, after it was let in, and the log and the metrics hold
+    /// what they answer. Health and reflection are not behind them.
+    ///
+    /// What a layer fails with becomes a status: a [`Status`](tonic::Status) or an
+    /// [`Error`](chassis_core::Error) itself, what a layer of chassis-resilience refuses
+    /// `RESOURCE_EXHAUSTED`, its timeout `DEADLINE_EXCEEDED`, and anything else `INTERNAL`.
+    #[must_use]
+    pub fn layer<L, B>(self, layer: L) -> Services
+    where
+        L: Layer<Routes>,
+        L::Service: Service<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        <L::Service as Service<http::Request<Body>>>::Error: Into<BoxError>,
+        <L::Service as Service<http::Request<Body>>>::Future: Send,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Services { routes: layers::routes(layer.layer(self.routes)), ..self }
     }
 
     /// The routes alone, to call them without a socket.
@@ -180,7 +207,7 @@ fn door(config: &ServerConfig, env: &Env, tokens: Option<Box<dyn TokenStore>>) -
 #[derive(Clone)]
 pub struct InProcess(Calls);
 
-impl<B> tower::Service<http::Request<B>> for InProcess
+impl<B> Service<http::Request<B>> for InProcess
 where
     B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,

@@ -12,6 +12,7 @@ mod config;
 mod connections;
 mod descriptors;
 mod health;
+mod layers;
 mod request;
 #[cfg(feature = "web")]
 mod web;

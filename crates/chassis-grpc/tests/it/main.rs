@@ -10,6 +10,8 @@ mod compression;
 mod goaway;
 mod greeter;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod logs;
