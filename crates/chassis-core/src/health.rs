@@ -79,6 +79,7 @@ struct Inner {
     /// Held while the status is made of it and sent, so that the last change also sends last.
     state: Mutex<State>,
     status: watch::Sender<Status>,
+    changes: watch::Sender<()>,
     /// One round of checks at a time: the results of an older one must not come later.
     round: tokio::sync::Mutex<()>,
 }
@@ -92,6 +93,7 @@ impl Default for Health {
         Health(Arc::new(Inner {
             state: Mutex::default(),
             status: watch::Sender::new(Status::Starting),
+            changes: watch::Sender::new(()),
             round: tokio::sync::Mutex::default(),
         }))
     }
@@ -170,6 +172,13 @@ impl Health {
         self.0.status.subscribe()
     }
 
+    /// Follows the status and the probes: the receiver is told when one of them has changed.
+    /// [`report`](Health::report) says to what.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
+    }
+
     /// Says that all components have started: what [`App`](crate::App) does. Servers
     /// that run without an `App`, as in tests, say it themselves.
     pub fn set_started(&self) {
@@ -188,10 +197,14 @@ impl Health {
     /// Changes the state, and the status with it.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.0.state.lock();
+        let before = state.results();
         change(&mut state);
         let status = state.status();
         let changed =
             self.0.status.send_if_modified(|old| std::mem::replace(old, status) != status);
+        if changed || state.results() != before {
+            self.0.changes.send_replace(());
+        }
         drop(state);
         if changed {
             tracing::info!(?status, "health changed");
@@ -246,6 +259,10 @@ impl Check {
 }
 
 impl State {
+    fn results(&self) -> Vec<Option<bool>> {
+        self.checks.iter().map(|check| check.last.as_ref().map(Result::is_ok)).collect()
+    }
+
     fn status(&self) -> Status {
         let mut failing = self.checks.iter().filter(|check| matches!(check.last, Some(Err(_))));
         match self.phase {
@@ -300,6 +317,27 @@ mod tests {
         health.set_draining();
         assert_eq!(health.status(), Status::Draining);
         assert!(health.is_started());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_changes_is_told_though_the_status_stays() {
+        let health = Health::default();
+        let (first, probe) = switchable();
+        health.add("first", false, probe);
+        let (second, probe) = switchable();
+        health.add("second", false, probe);
+        health.set_started();
+        first.store(false, Ordering::Relaxed);
+        health.check_now().await;
+        let (mut changes, status) = (health.changes(), health.watch());
+        health.check_now().await;
+        assert!(!changes.has_changed().unwrap());
+        second.store(false, Ordering::Relaxed);
+        health.check_now().await;
+        assert!(changes.has_changed().unwrap() && !status.has_changed().unwrap());
+        changes.mark_unchanged();
+        health.set_draining();
+        assert!(changes.has_changed().unwrap());
     }
 
     #[tokio::test(start_paused = true)]

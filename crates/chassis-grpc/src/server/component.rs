@@ -34,13 +34,15 @@ pub struct Server {
 pub struct Services {
     routes: Routes,
     descriptors: Vec<&'static [u8]>,
+    /// Service and probe.
+    needs: Vec<(String, String)>,
 }
 
 impl Services {
     /// These services, without descriptors.
     #[must_use]
     pub fn new(routes: Routes) -> Services {
-        Services { routes, descriptors: Vec::new() }
+        Services { routes, descriptors: Vec::new(), needs: Vec::new() }
     }
 
     /// Adds an encoded `FileDescriptorSet` of the services. Reflection answers
@@ -49,6 +51,16 @@ impl Services {
     #[must_use]
     pub fn reflection(mut self, file_descriptor_set: &'static [u8]) -> Services {
         self.descriptors.push(file_descriptor_set);
+        self
+    }
+
+    /// Says that a service, such as `greeter.v1.Greeter`, cannot do its work while a probe of the
+    /// process fails: `grpc.health.v1` says then that it does not serve, and that the others do.
+    /// The service can be asked for by name, with or without a descriptor. Where the process has
+    /// no probe of that name, it does not start.
+    #[must_use]
+    pub fn needs(mut self, service: impl Into<String>, probe: impl Into<String>) -> Services {
+        self.needs.push((service.into(), probe.into()));
         self
     }
 
@@ -116,7 +128,7 @@ impl Server {
     pub fn into_service(self, env: &Env, peer: Option<SocketAddr>) -> Result<InProcess> {
         self.config.validate("grpc")?;
         let reflects = self.reflects();
-        let Services { mut routes, descriptors } = self.services;
+        let Services { mut routes, descriptors, .. } = self.services;
         if reflects {
             routes = routes.add_service(descriptors::reflection(&descriptors)?);
         }
@@ -136,15 +148,16 @@ impl Server {
         shutdown: Shutdown,
     ) -> Result<(CallsFactory, BoxFuture<'static, ()>)> {
         let reflects = self.reflects();
-        let Services { routes, descriptors } = self.services;
-        let (health, health_service) = health::Health::new(descriptors::services(&descriptors)?);
+        let Services { routes, descriptors, needs } = self.services;
+        let names = descriptors::services(&descriptors)?;
+        let (health, health_service) = health::Health::new(names, needs, env.health())?;
         let mut routes = routes.add_service(health_service);
         if reflects {
             routes = routes.add_service(descriptors::reflection(&descriptors)?);
         }
         let door = door(&self.config, env, self.tokens)?;
         let calls = CallsFactory::new(routes.prepare(), env, &self.config, door.clone());
-        let health = health.follow(env.health().watch(), shutdown);
+        let health = health.follow(env.health().clone(), shutdown);
         let work = async move { tokio::join!(health, door.watch()) };
         Ok((calls, Box::pin(work.map(drop))))
     }

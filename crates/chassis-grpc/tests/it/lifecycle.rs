@@ -1,8 +1,10 @@
 //! From the bound socket to the last cut connection.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chassis_core::{Code, Component, Env, Ready, Shutdown};
+use chassis_core::{Code, Component, Env, Error, Ready, Shutdown, Status};
 use chassis_grpc::{Server, ServerConfig, Services};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
@@ -70,6 +72,62 @@ async fn health_is_that_of_the_process_and_a_watch_ends_with_it() {
         assert_eq!(status, ServingStatus::NotServing as i32);
     }
     server.ended().await;
+}
+
+#[tokio::test]
+async fn a_service_that_needs_a_probe_falls_with_it_and_alone() {
+    let works = Arc::new(AtomicBool::new(true));
+    let probe = {
+        let works = Arc::clone(&works);
+        move || {
+            let works = works.load(Ordering::SeqCst);
+            async move { if works { Ok(()) } else { Err(Error::unavailable("DB_DOWN", "no database")) } }
+        }
+    };
+    let services = Services::new(Routes::new(echo()))
+        .reflection(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+        .needs("test.Greeter", "db");
+    let env = Env::test("greeter");
+    env.health().add("other", false, || async { Err(Error::unavailable("DOWN", "as ever")) });
+    env.health().add("db", false, probe);
+    let server = Running::serve_in(env, Server::new(&config(), services)).await;
+    let health = server.env.health().clone();
+    health.set_started();
+    health.check_now().await;
+    assert_eq!(health.status(), Status::Degraded, "and it stays so");
+
+    let mut client = HealthClient::new(server.plain());
+    let mut watch = client.watch(check("test.Greeter")).await.unwrap().into_inner();
+    let mut next = async || {
+        let next = tokio::time::timeout(SOON, watch.message()).await;
+        next.expect("no news").unwrap().unwrap().status
+    };
+    while next().await != ServingStatus::Serving as i32 {}
+    for (up, expected) in [(false, ServingStatus::NotServing), (true, ServingStatus::Serving)] {
+        works.store(up, Ordering::SeqCst);
+        health.check_now().await;
+        health.check_now().await;
+        assert_eq!(next().await, expected as i32, "told once of each change");
+        let mut status = async |name| client.check(check(name)).await.unwrap().into_inner().status;
+        assert_eq!(status("test.Greeter").await, expected as i32);
+        for other in ["", "grpc.reflection.v1.ServerReflection"] {
+            assert_eq!(status(other).await, ServingStatus::Serving as i32);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_probe_that_is_not_there_is_refused_at_the_start() {
+    let services = Services::new(Routes::new(echo())).needs("test.Greeter", "bd");
+    let env = Env::test("greeter");
+    env.health().add("db", false, || async { Ok(()) });
+    let (ready, _) = Ready::channel();
+    let (_trigger, shutdown) = Shutdown::new();
+    let server = Server::new(&config(), services);
+    let error = Box::new(server).run(env, ready, shutdown).await.unwrap_err();
+    assert_eq!(error.reason(), "UNKNOWN_PROBE");
+    let said = "`test.Greeter` needs the probe `bd`, there are: [\"db\"]";
+    assert_eq!(error.message(), said);
 }
 
 async fn eventually_serving(client: &mut HealthClient<tonic::transport::Channel>, name: &str) {

@@ -31,7 +31,10 @@ impl Running {
     }
 
     pub(crate) async fn serve(server: Server) -> Running {
-        let env = Env::test("greeter");
+        Running::serve_in(Env::test("greeter"), server).await
+    }
+
+    pub(crate) async fn serve_in(env: Env, server: Server) -> Running {
         let (ready, is_ready) = Ready::channel();
         let (trigger, shutdown) = Shutdown::new();
         let task = tokio::spawn(Box::new(server).run(env.clone(), ready, shutdown));
