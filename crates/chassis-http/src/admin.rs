@@ -18,7 +18,7 @@ use axum::{
 use chassis_core::{
     AdminConfig, BoxFuture, Code, Component, Deadline, Env, Error, Ready, Result, Shutdown,
 };
-use chassis_net::{Http, Limits, Listening};
+use chassis_net::{Http, KeepAlive, Limits, Listening};
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -128,6 +128,7 @@ fn http() -> Http {
         max_header_bytes: 16 * 1024,
         max_headers: 100,
         max_concurrent_streams: 16,
+        keep_alive: KeepAlive::default(),
     }
 }
 

@@ -7,10 +7,6 @@ use hyper_util::{
     server::conn::auto,
 };
 
-/// HTTP/2: how often a quiet peer is asked whether it is still there.
-const PING_EVERY: Duration = Duration::from_secs(30);
-/// HTTP/2: how long it may take to answer that.
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// HTTP/2: streams reset by the peer that may wait to be accepted (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;
 /// HTTP/2: bytes of answers that may wait in memory for one slow stream.
@@ -32,6 +28,25 @@ pub struct Http {
     pub max_headers: usize,
     /// HTTP/2: requests at a time on one connection.
     pub max_concurrent_streams: u32,
+    /// HTTP/2: whether a quiet peer is still there.
+    pub keep_alive: KeepAlive,
+}
+
+/// How a peer is noticed that is gone without a word, on a connection of HTTP/2 with requests
+/// under way.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepAlive {
+    /// How often a quiet peer is asked whether it is still there; never if none.
+    pub every: Option<Duration>,
+    /// How long it may take to answer that.
+    pub timeout: Duration,
+}
+
+impl Default for KeepAlive {
+    /// Every 30 s, and gRPC's 20 s to answer.
+    fn default() -> KeepAlive {
+        KeepAlive { every: Some(Duration::from_secs(30)), timeout: Duration::from_secs(20) }
+    }
 }
 
 impl Http {
@@ -56,8 +71,8 @@ impl Http {
             .max_header_list_size(u32::try_from(self.max_header_bytes).unwrap_or(u32::MAX))
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .max_send_buf_size(MAX_SEND_BUFFER)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_TIMEOUT);
+            .keep_alive_interval(self.keep_alive.every)
+            .keep_alive_timeout(self.keep_alive.timeout);
         builder
     }
 }

@@ -38,5 +38,5 @@ pub use call_headers::CallHeaders;
 pub use connection::Peer;
 pub use context::{once, propagate};
 pub use guest::Guest;
-pub use http::Http;
+pub use http::{Http, KeepAlive};
 pub use limits::Limits;

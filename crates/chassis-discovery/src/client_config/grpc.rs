@@ -1,6 +1,9 @@
 //! What a client of gRPC says of messages.
 
+use std::time::Duration;
+
 use chassis_core::Result;
+use chassis_core::config::duration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::within;
@@ -25,6 +28,14 @@ pub struct GrpcClientConfig {
     pub compress_min_bytes: u16,
     /// Whether answers may come compressed; `max_receive_message_bytes` holds before and after.
     pub compressed_answers: bool,
+    /// How often a quiet server with calls under way is asked whether it is still there. 1s to
+    /// 1h, or 0s for never. Servers made with the C core or grpc-java close connections on which
+    /// they are asked more often than they allow, 5m unless they are told otherwise.
+    #[serde(with = "duration")]
+    pub keep_alive_interval: Duration,
+    /// How long it has to answer that, before its calls fail. 1s to 10m.
+    #[serde(with = "duration")]
+    pub keep_alive_timeout: Duration,
 }
 
 impl Default for GrpcClientConfig {
@@ -38,6 +49,9 @@ impl Default for GrpcClientConfig {
             // A smaller message fits into a packet either way.
             compress_min_bytes: 1024,
             compressed_answers: false,
+            // A server that is gone without a word is noticed within half a minute.
+            keep_alive_interval: Duration::from_secs(20),
+            keep_alive_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -54,6 +68,13 @@ impl GrpcClientConfig {
         let receive = self.max_receive_message_bytes;
         within(&key("max_receive_message_bytes"), receive, sizes.clone())?;
         within(&key("max_send_message_bytes"), self.max_send_message_bytes, sizes)?;
-        within(&key("compress_min_bytes"), self.compress_min_bytes, 1..=u16::MAX)
+        within(&key("compress_min_bytes"), self.compress_min_bytes, 1..=u16::MAX)?;
+        let second = Duration::from_secs(1);
+        if !self.keep_alive_interval.is_zero() {
+            let hour = Duration::from_secs(3600);
+            within(&key("keep_alive_interval"), self.keep_alive_interval, second..=hour)?;
+        }
+        let ten_minutes = Duration::from_secs(600);
+        within(&key("keep_alive_timeout"), self.keep_alive_timeout, second..=ten_minutes)
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis_core::BoxError;
+use chassis_net::KeepAlive;
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,12 +22,6 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::replay::Replay;
-
-/// How often a silent server with calls under way is asked whether it is there.
-/// Not below what servers tolerate (gRPC's minimum is ten seconds).
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// How long it has to answer.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Gives calls to the connection.
 pub(super) type Sender = http2::SendRequest<Replay>;
@@ -58,6 +53,7 @@ pub(super) struct Line(Arc<Shared>);
 struct Shared {
     address: SocketAddr,
     connect_timeout: Duration,
+    keep_alive: KeepAlive,
     state: Mutex<State>,
 }
 
@@ -72,8 +68,13 @@ enum State {
 }
 
 impl Line {
-    pub(super) fn new(address: SocketAddr, connect_timeout: Duration) -> Line {
-        Line(Arc::new(Shared { address, connect_timeout, state: Mutex::new(State::Down) }))
+    pub(super) fn new(
+        address: SocketAddr,
+        connect_timeout: Duration,
+        keep_alive: KeepAlive,
+    ) -> Line {
+        let state = Mutex::new(State::Down);
+        Line(Arc::new(Shared { address, connect_timeout, keep_alive, state }))
     }
 
     /// Begins to connect, if that is not done yet, before a call has to wait for it.
@@ -149,8 +150,8 @@ impl Shared {
         stream.set_nodelay(true)?;
         let (sender, connection) = http2::Builder::new(Boxed)
             .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_interval(self.keep_alive.every)
+            .keep_alive_timeout(self.keep_alive.timeout)
             .handshake(TokioIo::new(stream))
             .await?;
         // Ends when all senders are gone and all calls have ended.

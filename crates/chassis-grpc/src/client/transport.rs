@@ -11,7 +11,7 @@ use std::time::Duration;
 use chassis_core::metrics::{Counter, Metrics};
 use chassis_core::{BoxError, BoxFuture};
 use chassis_discovery::{ClientConfig, Target};
-use chassis_net::once;
+use chassis_net::{KeepAlive, once};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
@@ -37,6 +37,7 @@ const WARM: usize = 32;
 #[derive(Clone)]
 pub(super) struct Wire {
     connect_timeout: Duration,
+    keep_alive: KeepAlive,
     first: Counter,
     again: Counter,
     /// One more than there are transports.
@@ -54,6 +55,10 @@ impl Wire {
         };
         Wire {
             connect_timeout: config.connect_timeout(),
+            keep_alive: KeepAlive {
+                every: Some(config.grpc.keep_alive_interval).filter(|every| !every.is_zero()),
+                timeout: config.grpc.keep_alive_timeout,
+            },
             first: attempts("first"),
             again: attempts("again"),
             lines: Arc::default(),
@@ -62,7 +67,7 @@ impl Wire {
 
     /// The transport to one endpoint.
     pub(super) fn to(&self, address: SocketAddr) -> Transport {
-        let line = Line::new(address, self.connect_timeout);
+        let line = Line::new(address, self.connect_timeout, self.keep_alive);
         if Arc::strong_count(&self.lines) <= WARM {
             line.warm();
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chassis_admission::AdmissionConfig;
 use chassis_core::config::{SocketConfig, duration};
 use chassis_core::{Error, Result};
-use chassis_net::{Http, Limits, tls::ServerTlsConfig};
+use chassis_net::{Http, KeepAlive, Limits, tls::ServerTlsConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::call::compression::Compression;
@@ -64,6 +64,13 @@ pub struct ServerConfig {
     /// instances; up to a tenth is added at random. 0s for no limit.
     #[serde(with = "duration")]
     pub max_connection_age: Duration,
+    /// How often a quiet client with calls under way is asked whether it is still there. 1s to
+    /// 1h, or 0s for never.
+    #[serde(with = "duration")]
+    pub keep_alive_interval: Duration,
+    /// How long it has to answer that, before its calls are cancelled. 1s to 10m.
+    #[serde(with = "duration")]
+    pub keep_alive_timeout: Duration,
     /// Which calls are let in.
     pub admission: AdmissionConfig,
     /// Whether the server describes its services to tools such as grpcurl.
@@ -92,6 +99,9 @@ impl Default for ServerConfig {
             first_call_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(5 * 60),
             max_connection_age: Duration::from_secs(30 * 60),
+            keep_alive_interval: Duration::from_secs(30),
+            // gRPC's own.
+            keep_alive_timeout: Duration::from_secs(20),
             admission: AdmissionConfig::default(),
             reflection: true,
             tls: ServerTlsConfig::default(),
@@ -127,6 +137,10 @@ impl ServerConfig {
             // It has no say either.
             max_headers: 100,
             max_concurrent_streams: self.max_concurrent_streams,
+            keep_alive: KeepAlive {
+                every: Some(self.keep_alive_interval).filter(|every| !every.is_zero()),
+                timeout: self.keep_alive_timeout,
+            },
         }
     }
 
@@ -137,7 +151,19 @@ impl ServerConfig {
     /// and the allowed range.
     pub fn validate(&self, path: &str) -> Result<()> {
         let times = Duration::from_millis(1)..=Duration::from_secs(3600);
+        let second = Duration::from_secs(1);
+        let every = self.keep_alive_interval;
         let checks = [
+            (
+                every.is_zero() || (second..=Duration::from_secs(3600)).contains(&every),
+                "keep_alive_interval",
+                "1s to 1h, or 0s for never",
+            ),
+            (
+                (second..=Duration::from_secs(600)).contains(&self.keep_alive_timeout),
+                "keep_alive_timeout",
+                "1s to 10m",
+            ),
             (times.contains(&self.request_timeout), "request_timeout", "1ms to 1h"),
             (times.contains(&self.first_call_timeout), "first_call_timeout", "1ms to 1h"),
             ((1..=1_000_000).contains(&self.max_connections), "max_connections", "1 to 1000000"),

@@ -540,3 +540,38 @@ async fn a_rate_that_the_callee_allows_is_kept() {
     assert!(refused >= 3, "{refused}");
     assert_eq!(calls.load(Ordering::SeqCst), 10 - refused);
 }
+
+/// The machine is gone, or the cable: no FIN, no RST, and nobody who answers a ping.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_gone_without_a_word_is_noticed() {
+    for (seconds, noticed) in [(20, true), (0, false)] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            let call = connection.accept().await.unwrap().unwrap();
+            // From here on it reads nothing, and says nothing.
+            std::future::pending::<()>().await;
+            drop((connection, call));
+        });
+        let endpoints = Endpoints::of([address]).await;
+        let channel = channel_with(&endpoints, |config| {
+            config.timeout = Duration::from_secs(60);
+            config.attempt_timeout = Duration::from_secs(60);
+            config.connect_timeout = Duration::from_secs(10);
+            config.grpc.keep_alive_interval = Duration::from_secs(seconds);
+        });
+        let began = tokio::time::Instant::now();
+        let error = from_status(greet(channel, hello("x")).await.unwrap_err());
+        let took = began.elapsed().as_secs();
+        if noticed {
+            assert_eq!(error.reason(), "UNREACHABLE");
+            assert!((29..45).contains(&took), "{took} s");
+        } else {
+            assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+            assert!(took >= 60, "{took} s");
+        }
+        server.abort();
+    }
+}

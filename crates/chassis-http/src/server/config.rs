@@ -10,7 +10,7 @@ use chassis_core::{
     Error, Result,
     config::{SocketConfig, duration},
 };
-use chassis_net::{Http, Limits, tls::ServerTlsConfig};
+use chassis_net::{Http, KeepAlive, Limits, tls::ServerTlsConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::{CompressionConfig, edge::RequestLimits, extract::MAX_JSON_DEPTH};
@@ -130,6 +130,7 @@ impl ServerConfig {
             max_header_bytes: self.max_header_bytes,
             max_headers: self.max_headers,
             max_concurrent_streams: self.max_concurrent_streams,
+            keep_alive: KeepAlive::default(),
         }
     }
 

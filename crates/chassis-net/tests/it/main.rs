@@ -10,7 +10,7 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use chassis_core::{Env, Result, Shutdown, ShutdownTrigger, config::SocketConfig};
 use chassis_net::{
-    Http, Limits, Listening, Peer,
+    Http, KeepAlive, Limits, Listening, Peer,
     tls::{ServerTlsConfig, Tls},
 };
 use http::{Request, Response};
@@ -81,6 +81,7 @@ impl Server {
             max_header_bytes: 8192,
             max_headers: 100,
             max_concurrent_streams: 10,
+            keep_alive: KeepAlive::default(),
         };
         let (trigger, shutdown) = Shutdown::new();
         let running = tokio::spawn(async move {

@@ -72,6 +72,18 @@ mod short {
     }
 }
 
+mod one_port {
+    use super::{DefaultConfig, State, router, routes};
+
+    chassis::service! {
+        one_port: true,
+        http:     router,
+        grpc:     routes,
+        config:   DefaultConfig,
+        state:    State::connect,
+    }
+}
+
 mod shortest {
     fn router() -> axum::Router {
         axum::Router::new()
@@ -110,6 +122,20 @@ async fn both_spellings_give_the_same_plan() {
     let names: Vec<_> = by_hand.components.iter().map(|part| part.name.as_str()).collect();
     assert_eq!(names, ["admin", "relay", "grpc", "http", "registration"]);
     assert_eq!(by_hand.probes[0].name, "state-db");
+}
+
+#[tokio::test]
+async fn both_spellings_give_one_port() {
+    let by_macro = one_port::assemble(app(), DefaultConfig::default()).await.unwrap().plan();
+    let config = DefaultConfig::default();
+    let state = State::connect(&app(), &config).await.unwrap();
+    let grpc = chassis::grpc::Server::new(&config.grpc, routes(&state));
+    let http = chassis::http::Server::new(&config.http, router(&state)).with_grpc(grpc);
+    let by_hand = app().with(http).plan();
+    assert_eq!(by_macro, by_hand);
+    let parts = &by_hand.components;
+    assert_eq!(parts.len(), 2, "{parts:?}");
+    assert!(parts[1].name == "http" && parts[1].detail.contains("gRPC"), "{parts:?}");
 }
 
 #[tokio::test]
