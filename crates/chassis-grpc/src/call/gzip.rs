@@ -104,7 +104,7 @@ fn put(out: &mut BytesMut, flag: u8, message: &[u8]) {
 }
 
 fn deflated(message: &[u8]) -> io::Result<Vec<u8>> {
-    // The task that answers does it: the fast level is some 5 ms for a megabyte, the usual one 20.
+    // The task that answers does it, and others wait for their turn meanwhile.
     let mut encoder = GzEncoder::new(Vec::with_capacity(message.len() / 4), Compression::fast());
     encoder.write_all(message)?;
     encoder.finish()

@@ -40,7 +40,6 @@ pub(crate) struct Record {
 }
 
 /// Which side of the call writes.
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each call")]
 pub(crate) enum Side {
     /// The server counts what is in flight, and logs.
     Server {

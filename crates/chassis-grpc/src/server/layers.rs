@@ -76,16 +76,18 @@ fn status(error: BoxError) -> Status {
     };
     if is_local_rejection(&*error) {
         let pause = retry_in(&*error);
-        let message = "this method is asked more than it can do";
-        let error = Error::resource_exhausted("METHOD_OVERLOADED", message).with_source(error);
+        let error = Error::resource_exhausted(
+            "METHOD_OVERLOADED",
+            "this method is asked more than it can do",
+        )
+        .with_source(error);
         return match pause {
             Some(pause) => error.with_retry_after(pause).into_status(),
             None => error.into_status(),
         };
     }
     if error.is::<Elapsed>() {
-        let message = "this method has had its time";
-        return Error::deadline_exceeded("METHOD_TIMEOUT", message)
+        return Error::deadline_exceeded("METHOD_TIMEOUT", "this method has had its time")
             .with_source(error)
             .into_status();
     }

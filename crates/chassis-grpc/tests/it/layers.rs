@@ -79,8 +79,8 @@ async fn they_run_from_the_last_to_the_first_inside_of_the_call() {
     request.metadata_mut().insert("x-key", "mine".parse().unwrap());
     request.metadata_mut().insert("x-request-id", "req-1".parse().unwrap());
     unary(server.plain(), GREET, request).await.unwrap();
-    let order = ["last layer", "first layer", "interceptor", "its interceptor", "handler"];
-    assert_eq!(*seen.lock().unwrap(), order.map(|who| format!("{who} req-1")));
+    let sequence = ["last layer", "first layer", "interceptor", "its interceptor", "handler"];
+    assert_eq!(*seen.lock().unwrap(), sequence.map(|who| format!("{who} req-1")));
 
     let error = from_status(greet(server.plain(), hello("x")).await.unwrap_err());
     assert_eq!((error.code(), error.reason()), (Code::Unauthenticated, "NO_KEY"));
@@ -121,6 +121,16 @@ async fn what_a_layer_fails_with_is_a_status() {
         let error = from_status(status);
         assert_eq!((error.code(), error.reason()), (code, reason));
     }
+}
+
+#[tokio::test]
+async fn a_layer_that_panics_is_an_internal_error() {
+    let panics = |_: Request<Body>| -> Request<Body> { panic!("secret of the house") };
+    let services = Services::new(Routes::new(Greeter::new(async |text| Ok(text))))
+        .layer(tower::util::MapRequestLayer::new(panics));
+    let server = Running::serve(Server::new(&config(), services)).await;
+    let error = from_status(greet(server.plain(), hello("x")).await.unwrap_err());
+    assert_eq!((error.code(), error.message()), (Code::Internal, "internal error"));
 }
 
 #[tokio::test(start_paused = true)]

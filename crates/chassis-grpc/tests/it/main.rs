@@ -4,7 +4,8 @@
 mod admission;
 #[cfg(test)]
 mod channel;
-#[cfg(all(test, feature = "compression"))]
+#[cfg(test)]
+#[cfg(feature = "compression")]
 mod compression;
 #[cfg(test)]
 mod goaway;
