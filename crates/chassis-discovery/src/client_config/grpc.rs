@@ -29,8 +29,8 @@ pub struct GrpcClientConfig {
     /// Whether answers may come compressed; `max_receive_message_bytes` holds before and after.
     pub compressed_answers: bool,
     /// How often a quiet server with calls under way is asked whether it is still there. 1s to
-    /// 1h, or 0s for never. Servers made with the C core or grpc-java close connections on which
-    /// they are asked more often than they allow, 5m unless they are told otherwise.
+    /// 1h, or 0s for never. Servers of gRPC in C, Go and Java close connections on which they are
+    /// asked more often than every 5m, unless they are told otherwise.
     #[serde(with = "duration")]
     pub keep_alive_interval: Duration,
     /// How long it has to answer that, before its calls fail. 1s to 10m.
