@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use chassis_core::{Code, Context, InFlightGuard, Priority, Span, SpanKind};
 use chassis_net::AddressText;
-use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::method::{Methods, OTHER};
@@ -180,9 +179,8 @@ impl Record {
                 streamed,
             };
             // The log layer takes ids from the ambient context; this may run in
-            // a drop far from the call's own scope. It is ready at first poll.
-            let line = async { log(line) };
-            let _ = self.ctx.clone().scope(line).now_or_never();
+            // a drop far from the call's own scope.
+            self.ctx.clone().in_scope(|| log(line));
         }
     }
 }
