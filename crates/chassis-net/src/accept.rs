@@ -104,11 +104,11 @@ impl Listening {
             let Accepted { stream, peer, limits, tls, meters, drain, abort } = accepted;
             let service = service(&peer);
             let http = http.clone();
-            let connection = Connection { http, service, peer, limits, drain, abort };
+            let connection = Connection { http, service, peer, limits, meters, drain, abort };
             Box::pin(async move {
                 match tls {
                     None => connection.plain(stream).await,
-                    Some(tls) => connection.with_tls(stream, tls, &meters).await,
+                    Some(tls) => connection.with_tls(stream, tls).await,
                 }
             })
         };

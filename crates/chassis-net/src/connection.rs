@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Limits,
     first_bytes::Sniffed,
-    meters::Meters,
+    meters::{Broken, Meters},
     stream::{Stream, Wire},
     tls::Tls,
     upgraded::tie,
@@ -80,6 +80,7 @@ pub(crate) struct Connection<S> {
     pub(crate) service: S,
     pub(crate) peer: Peer,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) meters: Meters,
     pub(crate) drain: CancellationToken,
     pub(crate) abort: CancellationToken,
 }
@@ -98,7 +99,7 @@ where
     }
 
     /// The same after a handshake, which has a time of its own.
-    pub(crate) async fn with_tls(self, stream: Wire, tls: Tls, meters: &Meters) {
+    pub(crate) async fn with_tls(self, stream: Wire, tls: Tls) {
         stream.no_delay();
         let drained = async {
             self.drain.cancelled().await;
@@ -113,11 +114,11 @@ where
         match shaken {
             Ok(Ok(stream)) => self.serve(stream).await,
             Ok(Err(error)) => {
-                meters.handshakes.inc();
+                self.meters.handshakes.inc();
                 tracing::debug!(%error, peer, "TLS handshake failed");
             }
             Err(_) => {
-                meters.handshakes.inc();
+                self.meters.handshakes.inc();
                 tracing::debug!(peer, "TLS handshake took too long");
             }
         }
@@ -125,12 +126,13 @@ where
 
     /// Serves until either side ends it, the drain is over, or it is cut.
     async fn serve(self, stream: Stream) {
-        let Connection { http, service, peer, limits, drain, abort } = self;
+        let Connection { http, service, peer, limits, meters, drain, abort } = self;
         let (tie, tied) = tie();
         let (stream, is_known) = Sniffed::new(stream, limits.send, tied);
         let service = Counted { service, requests: Arc::default() };
         let ages = Ages::new(&limits, is_known.clone(), service.requests.clone());
-        let life = Life { peer, ages, is_known, drain, abort: abort.clone() };
+        let broken = meters.broken;
+        let life = Life { peer, broken, ages, is_known, drain, abort: abort.clone() };
         let io = TokioIo::new(stream);
         // What can be upgraded takes no heed of "only HTTP/2", and HTTP/2 has no upgrades.
         if http.is_http1_available() {
@@ -143,9 +145,7 @@ where
 }
 
 /// A connection of either kind that hyper serves.
-trait Served: Future<Output = Result<(), Self::Error>> {
-    type Error: std::fmt::Display;
-
+trait Served: Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> {
     /// Asks it to end with what is under way.
     fn end(self: Pin<&mut Self>);
 }
@@ -162,8 +162,6 @@ macro_rules! served {
             B::Data: Send,
             B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         {
-            type Error = Box<dyn std::error::Error + Send + Sync>;
-
             fn end(self: Pin<&mut Self>) {
                 self.graceful_shutdown();
             }
@@ -177,6 +175,7 @@ served!(UpgradeableConnection);
 /// What a connection lives by.
 struct Life {
     peer: Peer,
+    broken: Broken,
     ages: Ages,
     is_known: Arc<AtomicBool>,
     drain: CancellationToken,
@@ -185,7 +184,7 @@ struct Life {
 
 impl Life {
     async fn live(self, connection: impl Served) {
-        let Life { peer, mut ages, is_known, drain, abort } = self;
+        let Life { peer, broken, mut ages, is_known, drain, abort } = self;
         let mut connection = pin!(connection);
         let mut timer = pin!(sleep_until(ages.next));
         let mut drained = pin!(drain.cancelled());
@@ -201,6 +200,7 @@ impl Life {
                 biased;
                 result = connection.as_mut() => {
                     if let Err(error) = result {
+                        broken.count(&*error);
                         // The client's doing: not worth more than a debug line.
                         tracing::debug!(%error, peer = ?peer.address, "connection ended");
                     }
@@ -220,6 +220,7 @@ impl Life {
                 () = timer.as_mut() => match ages.look(Instant::now()) {
                     Look::Fine => timer.as_mut().reset(ages.next),
                     Look::Silent => {
+                        broken.silent.inc();
                         tracing::debug!(peer = ?peer.address, "connection closed: nothing came");
                         return;
                     }

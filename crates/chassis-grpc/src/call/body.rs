@@ -8,8 +8,8 @@
 //! for any more must not hold the server. Messages are counted here, and those that are too large
 //! refused.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
@@ -70,8 +70,7 @@ where
             return Poll::Ready(Some(ending(status, serving)));
         }
         let frame = if serving {
-            let poll = poll_fn(|cx| this.inner.as_mut().poll_frame(cx));
-            pin!(this.record.ctx.clone().scope(poll)).poll(cx)
+            this.record.ctx.clone().in_scope(|| this.inner.as_mut().poll_frame(cx))
         } else {
             this.inner.as_mut().poll_frame(cx)
         };

@@ -58,3 +58,23 @@ fn kinds(mut bytes: &[u8]) -> Vec<u8> {
     }
     kinds
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_request_is_counted_by_what_is_wrong_with_it() {
+    let server = Server::start(limits(), &ServerTlsConfig::default()).await;
+    let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(64 * 1024));
+    for (reason, bytes, status) in [
+        ("malformed", "what is this\r\n\r\n", "HTTP/1.1 400 "),
+        ("too_large", &*long, "HTTP/1.1 431 "),
+        ("slow", "GET / HTTP/1.1\r\nho", ""),
+        ("silent", "", ""),
+    ] {
+        let mut stream = server.connect().await;
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with(status), "{reason}: {answer}");
+        let what = format!("it is counted as {reason}");
+        eventually(&what, SOON, async || (server.broken(reason) == 1).then_some(())).await;
+    }
+    server.stop().await;
+}

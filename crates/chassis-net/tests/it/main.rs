@@ -100,6 +100,11 @@ impl Server {
         self.env.metrics().counter("server_connections_refused", "", &labels).get()
     }
 
+    fn broken(&self, reason: &str) -> u64 {
+        let labels = [("server", "http"), ("reason", reason)];
+        self.env.metrics().counter("server_connections_broken", "", &labels).get()
+    }
+
     async fn stop(self) {
         self.trigger.shutdown(SOON);
         tokio::time::timeout(SOON, self.running).await.expect("it ends").unwrap();
