@@ -19,7 +19,7 @@
 //!
 //! The parts are crates of their own, re-exported here by their short names: [`core`],
 //! [`resilience`], [`admission`], [`discovery`], [`http`], and, each with a feature of its name that is on by
-//! default, `data`, `grpc`, `messaging` and `gateway`. A service that only speaks HTTP builds in a third of the
+//! default, `data`, `grpc`, `messaging` and `gateway`. A service that only speaks HTTP builds in half of the
 //! time without them:
 //!
 //! ```toml
