@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use tracing::Metadata;
 
-use super::{json::quoted, redact::Redact};
+use super::{format::Ids, json::quoted, redact::Redact};
 
 /// What every line says of itself. A field of that name is shown as `field.<name>`, because
 /// of two keys of one name a reader of JSON keeps one, and nobody knows which.
 pub(super) const OWN: [&str; 5] =
     ["timestamp", "level", "target", "service.name", "service.version"];
-/// What a line says of the call that it belongs to, if there is one.
-const OF_CALLS: [&str; 5] = ["trace_id", "span_id", "request_id", "enduser.id", "tenant.id"];
 
 /// How many a thread keeps. Two that fall on one slot cost what is saved, and nothing else.
 const SLOTS: usize = 128;
@@ -45,7 +43,7 @@ impl Callsites {
 pub(super) struct Callsite {
     metadata: &'static Metadata<'static>,
     service: (String, String),
-    redact: Option<Arc<Redact>>,
+    pub(super) redact: Option<Arc<Redact>>,
     /// From behind the time to the message.
     pub(super) level: Vec<u8>,
     /// The target and the service.
@@ -87,7 +85,7 @@ impl Callsite {
         let names = || metadata.fields().iter().map(|field| field.name());
         let key = |name: &str| {
             let is_special = OWN.contains(&name)
-                || OF_CALLS.contains(&name)
+                || Ids::NAMES.contains(&name)
                 || redact.is_some_and(|redact| redact.hides(name))
                 || names().filter(|other| *other == name).count() > 1;
             if name == "message" {

@@ -15,42 +15,40 @@ use crate::{Error, Result};
 /// How long one request may take, if `OTEL_EXPORTER_OTLP_TIMEOUT` says nothing: its default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client of HTTP for this endpoint, which trusts the certificates in this file, or else those that
-/// the system trusts.
-pub(super) fn http_client(
-    endpoint: &str,
-    certificate: Option<&Path>,
-    timeout: Duration,
-) -> Result<impl HttpClient + use<>> {
+/// TLS over HTTP for this endpoint, which trusts the certificates in this file, or else those that
+/// the system trusts. To be kept: these are read from the disk.
+pub(super) fn http_tls(endpoint: &str, certificate: Option<&Path>) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| no_tls().with_source(error))?;
     let tls = if let Some(file) = certificate {
-        builder.with_root_certificates(roots(file)?)
+        builder.with_root_certificates(roots(&read(file)?, file)?)
     } else if is_secure(endpoint) {
         builder.with_native_roots().map_err(|error| no_tls().with_source(error))?
     } else {
         // Reading all that the system trusts takes longer than the rest of a start.
         builder.with_root_certificates(RootCertStore::empty())
     };
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls.with_no_client_auth())
-        .https_or_http()
-        .enable_http1()
-        .build();
-    Ok(HyperClient::new(connector, timeout, None))
+    Ok(tls.with_no_client_auth())
 }
 
-/// The same for gRPC; none where what it does by itself is right.
+/// A client of HTTP.
+pub(super) fn http_client(tls: ClientConfig, timeout: Duration) -> impl HttpClient {
+    let connector =
+        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    HyperClient::new(connector, timeout, None)
+}
+
+/// TLS over gRPC; none where what it does by itself is right.
 pub(super) fn grpc_tls(
     endpoint: &str,
     certificate: Option<&Path>,
 ) -> Result<Option<ClientTlsConfig>> {
     let Some(file) = certificate.filter(|_| is_secure(endpoint)) else { return Ok(None) };
-    // Read for its errors too: a file without a certificate would be a handshake that fails.
-    roots(file)?;
-    let pem = fs::read(file).map_err(|error| bad_certificate(file).with_source(error))?;
+    let pem = read(file)?;
+    // For its errors: a file without a certificate would be a handshake that fails.
+    roots(&pem, file)?;
     Ok(Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))))
 }
 
@@ -72,11 +70,14 @@ fn is_secure(endpoint: &str) -> bool {
     endpoint.starts_with("https://")
 }
 
-fn roots(file: &Path) -> Result<RootCertStore> {
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).map_err(|error| bad_certificate(file).with_source(error))
+}
+
+/// The certificates in the text of this file.
+fn roots(pem: &[u8], file: &Path) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    let found = CertificateDer::pem_file_iter(file)
-        .map_err(|error| bad_certificate(file).with_source(error))?;
-    for certificate in found {
+    for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| bad_certificate(file).with_source(error))?;
         roots.add(certificate).map_err(|error| bad_certificate(file).with_source(error))?;
     }
@@ -114,7 +115,7 @@ mod tests {
         };
         let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for bad in [folder.path().join("none"), file(""), file(garbage)] {
-            let http = http_client("https://c:4318", Some(&bad), TIMEOUT).err().unwrap();
+            let http = http_tls("https://c:4318", Some(&bad)).unwrap_err();
             let grpc = grpc_tls("https://c:4317", Some(&bad)).unwrap_err();
             for error in [http, grpc] {
                 assert_eq!(error.reason(), "OTLP_CERTIFICATE", "{}", error.chain());

@@ -150,6 +150,10 @@ pub(super) struct Ids<'a> {
 }
 
 impl Ids<'_> {
+    /// The names under which they stand in a line.
+    pub(super) const NAMES: [&'static str; 5] =
+        ["trace_id", "span_id", "request_id", "enduser.id", "tenant.id"];
+
     pub(super) fn have(&self, name: &str) -> bool {
         match name {
             "trace_id" | "span_id" => self.trace.is_some(),

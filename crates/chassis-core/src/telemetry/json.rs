@@ -44,7 +44,6 @@ pub(super) struct Line<'a> {
     names: &'a mut Vec<&'static str>,
     callsite: &'a Callsite,
     head: &'a Head<'a>,
-    redact: Option<&'a Redact>,
     /// Whether all of the head is written: the message stands in the middle of it, where
     /// people look for it.
     is_headed: bool,
@@ -62,8 +61,7 @@ impl<'a> Line<'a> {
         out.extend_from_slice(b"{\"timestamp\":\"");
         clock.write(out, head.time);
         out.extend_from_slice(&callsite.level);
-        let redact = redact.map(|redact| &**redact);
-        Line { out, names, callsite, head, redact, is_headed: false, has_message: false }
+        Line { out, names, callsite, head, is_headed: false, has_message: false }
     }
 
     /// Adds the fields of a span, without its message.
@@ -127,7 +125,7 @@ impl<'a> Line<'a> {
             self.out.extend_from_slice(if is_taken { b",\"field." } else { b",\"" });
             escaped(self.out, name);
             self.out.extend_from_slice(b"\":");
-            if self.redact.is_some_and(|redact| redact.hides(name)) {
+            if self.callsite.redact.as_ref().is_some_and(|redact| redact.hides(name)) {
                 return quoted(self.out, Redact::SHOWN);
             }
         }

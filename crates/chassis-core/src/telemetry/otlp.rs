@@ -13,7 +13,7 @@
 //! The exporter itself reads `OTEL_EXPORTER_OTLP_HEADERS`, `…_TIMEOUT` (10 s) and
 //! `OTEL_RESOURCE_ATTRIBUTES`, also in their forms for traces.
 
-use std::{borrow::Cow, collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use opentelemetry::{
@@ -24,6 +24,7 @@ use opentelemetry::{
 };
 use opentelemetry_otlp::{
     Protocol, SpanExporter, WithExportConfig, WithHttpConfig as _, WithTonicConfig as _,
+    tonic_types::transport::ClientTlsConfig,
 };
 use opentelemetry_sdk::{
     Resource,
@@ -31,6 +32,7 @@ use opentelemetry_sdk::{
     resource::ResourceBuilder,
     trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks},
 };
+use rustls::ClientConfig;
 use tokio::runtime;
 
 use super::{
@@ -69,8 +71,7 @@ impl OtlpSink {
             .map_err(|error| cannot_export().with_source(error))?;
         let collector = Collector {
             endpoint: full_endpoint(endpoint, config.otlp_protocol)?,
-            protocol: config.otlp_protocol,
-            certificate: config.otlp_certificate.clone(),
+            way: Way::new(endpoint, config)?,
             batch: config.span_batch,
             scope: InstrumentationScope::builder("chassis")
                 .with_version(env!("CARGO_PKG_VERSION"))
@@ -163,11 +164,27 @@ fn malformed(endpoint: &str) -> Error {
     )
 }
 
+/// How the collector is spoken to, the same for each service.
+#[derive(Clone)]
+enum Way {
+    Grpc(Option<ClientTlsConfig>),
+    Http(ClientConfig),
+}
+
+impl Way {
+    fn new(endpoint: &str, config: &TelemetryConfig) -> Result<Way> {
+        let certificate = config.otlp_certificate.as_deref();
+        Ok(match config.otlp_protocol {
+            OtlpProtocol::Grpc => Way::Grpc(collector::grpc_tls(endpoint, certificate)?),
+            OtlpProtocol::HttpProtobuf => Way::Http(collector::http_tls(endpoint, certificate)?),
+        })
+    }
+}
+
 /// The collector as the thread sees it.
 struct Collector {
     endpoint: String,
-    protocol: OtlpProtocol,
-    certificate: Option<PathBuf>,
+    way: Way,
     batch: usize,
     scope: InstrumentationScope,
     /// One for each service: the resource belongs to the exporter.
@@ -178,24 +195,20 @@ struct Collector {
 
 impl Collector {
     fn exporter(&self) -> Result<SpanExporter> {
-        let (endpoint, certificate) = (&self.endpoint, self.certificate.as_deref());
-        let built = match self.protocol {
-            OtlpProtocol::Grpc => {
+        let endpoint = &self.endpoint;
+        let built = match self.way.clone() {
+            Way::Grpc(tls) => {
                 let builder = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
-                match collector::grpc_tls(endpoint, certificate)? {
+                match tls {
                     Some(tls) => builder.with_tls_config(tls).build(),
                     None => builder.build(),
                 }
             }
-            OtlpProtocol::HttpProtobuf => SpanExporter::builder()
+            Way::Http(tls) => SpanExporter::builder()
                 .with_http()
                 .with_protocol(Protocol::HttpBinary)
                 .with_endpoint(endpoint)
-                .with_http_client(collector::http_client(
-                    endpoint,
-                    certificate,
-                    collector::timeout("TRACES"),
-                )?)
+                .with_http_client(collector::http_client(tls, collector::timeout("TRACES")))
                 .build(),
         };
         built.map_err(|error| malformed(endpoint).with_source(error))

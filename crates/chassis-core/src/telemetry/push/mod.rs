@@ -38,7 +38,7 @@ use prost::Message as _;
 use tokio::runtime::{self, Handle, Runtime};
 
 use super::{
-    collector::{http_client, timeout, variable},
+    collector::{http_client, http_tls, timeout, variable},
     otlp::{MAX_SERVICES, has_scheme, resource, with_path},
 };
 use crate::{Counter, Error, Metrics, Result, ServiceInfo, config::TelemetryConfig};
@@ -247,7 +247,7 @@ impl Sender {
         let url = with_path(endpoint, "/v1/metrics");
         let _: http::Uri = url.parse().map_err(|error| malformed(format!("{error}")))?;
         let certificate = config.otlp_certificate.as_deref();
-        let client = http_client(endpoint, certificate, timeout(SIGNAL))?;
+        let client = http_client(http_tls(endpoint, certificate)?, timeout(SIGNAL));
         Ok(Sender { client: Box::new(client), url, headers: headers()? })
     }
 
