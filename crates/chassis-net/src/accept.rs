@@ -144,7 +144,8 @@ async fn accept_all(
     let limits = Arc::new(limits);
     let connections = TaskTracker::new();
     let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
-    let _abort_on_drop = abort.clone().drop_guard();
+    // A connection looks whether it is cut once it drains.
+    let _ended_on_drop = (abort.clone().drop_guard(), drain.clone().drop_guard());
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let addresses = limits.max_per_address.map(Addresses::new);
     let leaving = Arc::new(AtomicBool::new(false));

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Limits,
     first_bytes::Sniffed,
+    heads::Heads,
     meters::{Broken, Meters},
     stream::{Stream, Wire},
     tls::Tls,
@@ -132,7 +133,10 @@ where
         let service = Counted { service, requests: Arc::default() };
         let ages = Ages::new(&limits, is_known.clone(), service.requests.clone());
         let broken = meters.broken;
-        let life = Life { peer, broken, ages, is_known, drain, abort: abort.clone() };
+        let heads = Heads::new();
+        let mut http = (*http).clone();
+        http.http1().timer(heads.clone());
+        let life = Life { peer, broken, ages, heads, is_known, drain, abort: abort.clone() };
         let io = TokioIo::new(stream);
         // What can be upgraded takes no heed of "only HTTP/2", and HTTP/2 has no upgrades.
         if http.is_http1_available() {
@@ -177,6 +181,7 @@ struct Life {
     peer: Peer,
     broken: Broken,
     ages: Ages,
+    heads: Heads,
     is_known: Arc<AtomicBool>,
     drain: CancellationToken,
     abort: CancellationToken,
@@ -184,7 +189,7 @@ struct Life {
 
 impl Life {
     async fn live(self, connection: impl Served) {
-        let Life { peer, broken, mut ages, is_known, drain, abort } = self;
+        let Life { peer, broken, mut ages, heads, is_known, drain, abort } = self;
         let mut connection = pin!(connection);
         let mut timer = pin!(sleep_until(ages.next));
         let mut drained = pin!(drain.cancelled());
@@ -196,6 +201,16 @@ impl Life {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             });
+            // So does what this one looks at. A head is due after those before it: the timer is set
+            // for the first, and again only when it is due.
+            let alarm = poll_fn(|cx| {
+                if let Some(due) = heads.due()
+                    && due < timer.deadline()
+                {
+                    timer.as_mut().reset(due);
+                }
+                timer.as_mut().poll(cx)
+            });
             tokio::select! {
                 biased;
                 result = connection.as_mut() => {
@@ -206,8 +221,9 @@ impl Life {
                     }
                     return;
                 }
-                () = aborted.as_mut() => return,
-                () = drained.as_mut(), if !is_ending && !is_draining => {
+                // What aborts drains too.
+                () = aborted.as_mut(), if is_draining => return,
+                () = drained.as_mut(), if !is_draining => {
                     is_draining = true;
                     // hyper-util would cut off one whose first bytes are on their way.
                     ages.hurry(Instant::now());
@@ -217,21 +233,25 @@ impl Life {
                     is_ending = true;
                     connection.as_mut().end();
                 }
-                () = timer.as_mut() => match ages.look(Instant::now()) {
-                    Look::Fine => timer.as_mut().reset(ages.next),
-                    Look::Silent => {
-                        broken.silent.inc();
-                        tracing::debug!(peer = ?peer.address, "connection closed: nothing came");
-                        return;
-                    }
-                    Look::Old => {
-                        timer.as_mut().reset(ages.next);
-                        if !is_ending {
-                            is_ending = true;
-                            connection.as_mut().end();
+                () = alarm => {
+                    let now = Instant::now();
+                    heads.look(now);
+                    match ages.look(now) {
+                        Look::Fine => {}
+                        Look::Silent => {
+                            broken.silent.inc();
+                            tracing::debug!(peer = ?peer.address, "connection closed: nothing came");
+                            return;
+                        }
+                        Look::Old => {
+                            if !is_ending {
+                                is_ending = true;
+                                connection.as_mut().end();
+                            }
                         }
                     }
-                },
+                    timer.as_mut().reset(ages.next);
+                }
             }
         }
     }

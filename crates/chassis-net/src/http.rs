@@ -50,6 +50,7 @@ impl Default for KeepAlive {
 }
 
 impl Http {
+    /// Without the timer of HTTP/1, of which each connection has its own.
     pub(crate) fn builder(&self) -> auto::Builder<TokioExecutor> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         if self.only_http2 {
@@ -57,7 +58,6 @@ impl Http {
         }
         builder
             .http1()
-            .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
             .max_buf_size(self.max_header_bytes);
         // Room for so many is on its stack; to ask for it would cost two allocations a request.

@@ -21,6 +21,7 @@ mod connection;
 mod context;
 mod first_bytes;
 pub mod guest;
+mod heads;
 mod http;
 mod limits;
 mod listener;
