@@ -123,8 +123,9 @@ impl Context {
     }
 
     /// Calls a function in which [`Context::current`] gives this context.
-    pub fn in_scope<T>(self, f: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(self, f)
+    pub fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
+        let is_current = Context::with_current(|current| Arc::ptr_eq(&current.0, &self.0));
+        if is_current == Some(true) { f() } else { CURRENT.sync_scope(self.clone(), f) }
     }
 
     /// Changes it where it is if nobody else has it.

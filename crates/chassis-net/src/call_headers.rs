@@ -26,19 +26,32 @@ pub struct CallHeaders<'a> {
     /// Whether one of these comes in several lines.
     repeats: bool,
     timeout: Option<&'a HeaderValue>,
+    host: Option<&'a HeaderValue>,
+    has_hosts: bool,
 }
 
 impl<'a> CallHeaders<'a> {
     /// Reads the headers of [`propagation`], and the one that says how
     /// long the caller waits, which each protocol calls otherwise; of several lines the first.
+    /// And `Host`.
     #[must_use]
     pub fn read(headers: &'a HeaderMap, timeout: &str) -> CallHeaders<'a> {
         let values = [None; NAMES.len()];
-        let mut read = CallHeaders { headers, values, repeats: false, timeout: None };
+        let mut read = CallHeaders {
+            headers,
+            values,
+            repeats: false,
+            timeout: None,
+            host: None,
+            has_hosts: false,
+        };
         for (name, value) in headers {
             let name = name.as_str();
             if name == timeout {
                 read.timeout.get_or_insert(value);
+            } else if name == "host" {
+                read.has_hosts = read.host.is_some();
+                read.host.get_or_insert(value);
             } else if name.len() < 64
                 && LENGTHS & (1 << name.len()) != 0
                 && let Some(index) = position(name)
@@ -54,6 +67,12 @@ impl<'a> CallHeaders<'a> {
     #[must_use]
     pub fn timeout(&self) -> Option<&'a str> {
         self.timeout?.to_str().ok()
+    }
+
+    /// The first `Host`, and whether there are more.
+    #[must_use]
+    pub fn host(&self) -> (Option<&'a HeaderValue>, bool) {
+        (self.host, self.has_hosts)
     }
 
     /// The text of a header that is one of these; of several lines the first.
@@ -94,6 +113,8 @@ mod tests {
             ("tracestate", "x=1"),
             ("grpc-timeout", "1S"),
             ("grpc-timeout", "2S"),
+            ("host", "a"),
+            ("host", "b"),
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
@@ -103,5 +124,6 @@ mod tests {
         assert_eq!(known.carried(TRACESTATE).as_deref(), Some("x=1"));
         assert_eq!(known.text(PRIORITY), None);
         assert_eq!(known.timeout(), Some("1S"));
+        assert_eq!(known.host(), (Some(&HeaderValue::from_static("a")), true));
     }
 }

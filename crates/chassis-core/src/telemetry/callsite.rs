@@ -13,6 +13,9 @@ use super::{format::Ids, json::quoted, redact::Redact};
 pub(super) const OWN: [&str; 5] =
     ["timestamp", "level", "target", "service.name", "service.version"];
 
+/// Of how many fields of a line it is noted by a bit that they are on it.
+pub(super) const MOST_PLAIN: usize = u64::BITS as usize;
+
 /// How many a thread keeps. Two that fall on one slot cost what is saved, and nothing else.
 const SLOTS: usize = 128;
 
@@ -41,7 +44,7 @@ impl Callsites {
 }
 
 pub(super) struct Callsite {
-    metadata: &'static Metadata<'static>,
+    pub(super) metadata: &'static Metadata<'static>,
     service: (String, String),
     pub(super) redact: Option<Arc<Redact>>,
     /// From behind the time to the message.
@@ -56,7 +59,7 @@ pub(super) struct Callsite {
 pub(super) enum Key {
     /// The message, which has a place of its own.
     Message,
-    /// As it stands before the value.
+    /// As it stands before a text, with the quote that opens it.
     Plain(Vec<u8>),
     /// One that must be looked at for each line: hidden, named like a standard one, or not the
     /// only one of its name.
@@ -83,8 +86,9 @@ impl Callsite {
             quoted(&mut head, value);
         }
         let names = || metadata.fields().iter().map(|field| field.name());
-        let key = |name: &str| {
-            let is_special = OWN.contains(&name)
+        let key = |(index, name): (usize, &str)| {
+            let is_special = index >= MOST_PLAIN
+                || OWN.contains(&name)
                 || Ids::NAMES.contains(&name)
                 || redact.is_some_and(|redact| redact.hides(name))
                 || names().filter(|other| *other == name).count() > 1;
@@ -95,7 +99,7 @@ impl Callsite {
             } else {
                 let mut key = b",".to_vec();
                 quoted(&mut key, name);
-                key.push(b':');
+                key.extend_from_slice(b":\"");
                 Key::Plain(key)
             }
         };
@@ -105,7 +109,7 @@ impl Callsite {
             redact: redact.cloned(),
             level,
             head,
-            keys: names().map(key).collect(),
+            keys: names().enumerate().map(key).collect(),
         }
     }
 

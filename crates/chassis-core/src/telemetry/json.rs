@@ -23,7 +23,7 @@ use super::{
 #[derive(Default)]
 pub(super) struct Kept {
     out: Vec<u8>,
-    /// Names of the fields that are on the line.
+    /// Names of the fields that are on the line, but for those of `seen`.
     names: Vec<&'static str>,
     clock: Clock,
     callsites: Callsites,
@@ -42,6 +42,8 @@ impl Kept {
 pub(super) struct Line<'a> {
     out: &'a mut Vec<u8>,
     names: &'a mut Vec<&'static str>,
+    /// The fields of the callsite that are on the line, a bit for each.
+    seen: u64,
     callsite: &'a Callsite,
     head: &'a Head<'a>,
     /// Whether all of the head is written: the message stands in the middle of it, where
@@ -61,7 +63,7 @@ impl<'a> Line<'a> {
         out.extend_from_slice(b"{\"timestamp\":\"");
         clock.write(out, head.time);
         out.extend_from_slice(&callsite.level);
-        Line { out, names, callsite, head, is_headed: false, has_message: false }
+        Line { out, names, seen: 0, callsite, head, is_headed: false, has_message: false }
     }
 
     /// Adds the fields of a span, without its message.
@@ -95,17 +97,46 @@ impl<'a> Line<'a> {
         self.put(name, |out| quoted(out, text));
     }
 
-    /// Adds a field of the event.
+    /// Adds a field of the event that is no text.
     fn field(&mut self, field: &Field, write: impl FnOnce(&mut Vec<u8>)) {
-        match self.callsite.keys.get(field.index()) {
-            Some(Key::Plain(key)) => {
-                self.rest_of_head();
-                self.names.push(field.name());
-                self.out.extend_from_slice(key);
+        match self.plain(field) {
+            Some(key) => {
+                self.out.extend_from_slice(&key[..key.len() - 1]);
                 write(self.out);
             }
-            _ => self.put(field.name(), write),
+            None => self.put(field.name(), write),
         }
+    }
+
+    /// Adds a text of the event, by what writes it between its quotes.
+    fn text_field(&mut self, field: &Field, write: impl FnOnce(&mut Vec<u8>)) {
+        match self.plain(field) {
+            Some(key) => {
+                self.out.extend_from_slice(key);
+                write(self.out);
+                self.out.push(b'"');
+            }
+            None => self.put(field.name(), |out| {
+                out.push(b'"');
+                write(out);
+                out.push(b'"');
+            }),
+        }
+    }
+
+    /// What stands before the text of a field, if it is one of which that is known.
+    fn plain(&mut self, field: &Field) -> Option<&'a [u8]> {
+        let callsite = self.callsite;
+        let Some(Key::Plain(key)) = callsite.keys.get(field.index()) else { return None };
+        self.rest_of_head();
+        self.seen |= 1 << field.index();
+        Some(key)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let is_seen = |field: &Field| self.seen & 1_u64.unbounded_shl(field.index() as u32) != 0;
+        let mut seen = self.callsite.metadata.fields().iter().filter(is_seen);
+        self.names.contains(&name) || seen.any(|field| field.name() == name)
     }
 
     /// Adds a field of any name.
@@ -117,7 +148,7 @@ impl<'a> Line<'a> {
             self.out.extend_from_slice(b",\"message\":");
         } else {
             self.rest_of_head();
-            if self.names.contains(&name) {
+            if self.has(name) {
                 return;
             }
             self.names.push(name);
@@ -160,8 +191,7 @@ impl<'a> Line<'a> {
 
 impl Visit for Line<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.field(field, |out| {
-            out.push(b'"');
+        self.text_field(field, |out| {
             let start = out.len();
             // A Debug that fails leaves what it has said.
             let _ = write!(Unescaped(out), "{value:?}");
@@ -170,12 +200,11 @@ impl Visit for Line<'_> {
                 out.truncate(start);
                 escaped(out, &text);
             }
-            out.push(b'"');
         });
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.field(field, |out| quoted(out, value));
+        self.text_field(field, |out| escaped(out, value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
@@ -288,10 +317,13 @@ fn decimal(out: &mut Vec<u8>, mut value: u64) {
 /// How many thousandths a value is, if it is so many and not too many to be exact: then its digits
 /// are those of an integer, which take a third of the time. Durations in milliseconds are.
 fn thousandths(value: f64) -> Option<u64> {
-    const MOST: f64 = 1e15;
-    let count = (value * 1e3).round();
-    ((0.0..MOST).contains(&count) && count / 1e3 == value && value.is_sign_positive())
-        .then_some(count as u64)
+    const MOST: f64 = 1e12;
+    if !(0.0..MOST).contains(&value) || value.is_sign_negative() {
+        return None;
+    }
+    // To the nearest, without the call that `round` is.
+    let count = (value * 1e3 + 0.5) as u64;
+    (count as f64 / 1e3 == value).then_some(count)
 }
 
 fn decimal_thousandths(out: &mut Vec<u8>, thousandths: u64) {

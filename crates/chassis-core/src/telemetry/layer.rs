@@ -8,7 +8,10 @@ use tracing::{
     Event, Subscriber,
     span::{Attributes, Id, Record},
 };
-use tracing_subscriber::{Layer, layer, registry::LookupSpan};
+use tracing_subscriber::{
+    Layer, layer,
+    registry::{LookupSpan, SpanRef},
+};
 
 use super::{
     format::{self, FieldValue, Fields, Head, Ids},
@@ -130,28 +133,29 @@ impl LogLayer {
         left_out: u64,
         spans: &layer::Context<'_, S>,
     ) {
-        let span_of = |call| {
-            let mut scope = spans.event_scope(event)?;
-            scope.find_map(|span| span.extensions().get::<Exported>()?.within(call))
-        };
+        let inmost = spans.event_span(event);
+        let around = || inmost.iter().flat_map(SpanRef::scope);
+        let span_of =
+            |call| around().find_map(|span| span.extensions().get::<Exported>()?.within(call));
         let with_context = Context::with_current(|ctx| {
             let info = ctx.env().info();
             let head = head(event, (&info.name, &info.version), ids(ctx, span_of));
-            self.format(scratch, event, left_out, spans, &head);
+            self.format(scratch, event, left_out, inmost.as_ref(), &head);
         });
         if with_context.is_none() {
             let (name, version) = self.residents.only();
             let head = head(event, (&name, &version), Ids::default());
-            self.format(scratch, event, left_out, spans, &head);
+            self.format(scratch, event, left_out, inmost.as_ref(), &head);
         }
     }
 
-    fn format<S: Subscriber + for<'a> LookupSpan<'a>>(
+    /// `inmost` is the span that the event happened in.
+    fn format<S: for<'a> LookupSpan<'a>>(
         &self,
         scratch: &mut Scratch,
         event: &Event<'_>,
         left_out: u64,
-        spans: &layer::Context<'_, S>,
+        inmost: Option<&SpanRef<'_, S>>,
         head: &Head<'_>,
     ) {
         let Scratch { json, text, fields } = scratch;
@@ -160,7 +164,7 @@ impl LogLayer {
             Form::Json => {
                 let mut line = json::Line::begin(json, head, redact);
                 event.record(&mut line);
-                for span in spans.event_scope(event).into_iter().flatten() {
+                for span in inmost.into_iter().flat_map(SpanRef::scope) {
                     if let Some(known) = span.extensions().get::<Fields>() {
                         line.extend(known);
                     }
@@ -175,8 +179,7 @@ impl LogLayer {
                     fields.set(LEFT_OUT, FieldValue::Plain(&left_out.to_string()));
                 }
                 // From the outermost in, then the event's own: the nearest wins.
-                for span in spans.event_scope(event).into_iter().flat_map(|scope| scope.from_root())
-                {
+                for span in inmost.into_iter().flat_map(|span| span.scope().from_root()) {
                     if let Some(known) = span.extensions().get::<Fields>() {
                         fields.extend(known);
                     }

@@ -70,7 +70,7 @@ where
             return Poll::Ready(Some(ending(status, serving)));
         }
         let frame = if serving {
-            this.record.ctx.clone().in_scope(|| this.inner.as_mut().poll_frame(cx))
+            this.record.ctx.in_scope(|| this.inner.as_mut().poll_frame(cx))
         } else {
             this.inner.as_mut().poll_frame(cx)
         };

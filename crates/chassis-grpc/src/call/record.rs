@@ -180,7 +180,7 @@ impl Record {
             };
             // The log layer takes ids from the ambient context; this may run in
             // a drop far from the call's own scope.
-            self.ctx.clone().in_scope(|| log(line));
+            self.ctx.in_scope(|| log(line));
         }
     }
 }

@@ -14,7 +14,8 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
 };
 use chassis_core::{Error, Result};
-use http::{StatusCode, Uri, Version, header, uri::Authority};
+use chassis_net::CallHeaders;
+use http::{StatusCode, Uri, Version, uri::Authority};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -40,10 +41,11 @@ pub(crate) struct RequestLimits {
 }
 
 /// Lets a request in, its body cut at its limits, or says why not. What it gives tells whether
-/// the body went over one.
+/// the body went over one. `host` is what [`check_host`] says.
 pub(super) fn admit(
     request: &mut Request,
     limits: &RequestLimits,
+    host: Result<()>,
 ) -> Result<Option<Tripped>, Problem> {
     if target_length(request.uri()) > limits.uri {
         let error =
@@ -55,7 +57,7 @@ pub(super) fn admit(
             Error::invalid_argument("TOO_MANY_HEADERS", "there are more headers than allowed here");
         return Err(Problem::new(error).with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     }
-    check_host(request)?;
+    host?;
     if request.body().is_end_stream() {
         return Ok(None);
     }
@@ -96,10 +98,9 @@ pub(crate) fn body_over(limit: Limit) -> Problem {
     Problem::new(error).with_status(status)
 }
 
-fn check_host(request: &Request) -> Result<()> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+pub(super) fn check_host(request: &Request, known: &CallHeaders<'_>) -> Result<()> {
+    let (host, has_more) = known.host();
+    if has_more {
         return Err(invalid_host("there is more than one Host header"));
     }
     let authority = request.uri().authority();
@@ -136,18 +137,23 @@ fn has_numeric_port(authority: &Authority) -> bool {
 /// Whether it is a name or an IPv4 address with or without a port, as nearly all are: then it
 /// need not be parsed, which would copy it.
 fn is_plain(host: &[u8]) -> bool {
-    let is_name = |name: &[u8]| {
-        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        !name.is_empty() && name.iter().all(fits)
-    };
-    match host.iter().position(|byte| *byte == b':') {
-        None => is_name(host),
-        Some(colon) => {
-            let port = &host[colon + 1..];
-            let is_port = (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit);
-            is_name(&host[..colon]) && is_port
+    const OF_A_NAME: [bool; 256] = {
+        let (mut table, mut byte) = ([false; 256], 0);
+        while byte < table.len() {
+            let letter = byte as u8;
+            table[byte] = letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'.' | b'_');
+            byte += 1;
         }
-    }
+        table
+    };
+    let of_name = |byte: &u8| OF_A_NAME[usize::from(*byte)];
+    let end = host.iter().position(|byte| !of_name(byte)).unwrap_or(host.len());
+    let is_end = match &host[end..] {
+        [] => true,
+        [b':', port @ ..] => (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    end > 0 && is_end
 }
 
 fn invalid_host(message: &'static str) -> Error {
@@ -156,7 +162,13 @@ fn invalid_host(message: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
+
+    fn admitted(request: &mut Request, limits: &RequestLimits) -> Result<Option<Tripped>, Problem> {
+        admit(request, limits, Ok(()))
+    }
 
     #[test]
     fn hosts() {
@@ -183,7 +195,9 @@ mod tests {
                 request = request.header(header::HOST, *host);
             }
             let request = request.body(Body::empty()).unwrap();
-            assert_eq!(check_host(&request).is_ok(), *good, "{version:?} {target} {hosts:?}");
+            let known = CallHeaders::read(request.headers(), "");
+            let host = check_host(&request, &known);
+            assert_eq!(host.is_ok(), *good, "{version:?} {target} {hosts:?}");
         }
     }
 
@@ -194,9 +208,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_declared_length_over_the_limit_is_refused_unread() {
-        let refused = admit(&mut host(Body::from("12345")), &limits(4)).unwrap_err();
+        let refused = admitted(&mut host(Body::from("12345")), &limits(4)).unwrap_err();
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(admit(&mut host(Body::from("1234")), &limits(4)).is_ok());
+        assert!(admitted(&mut host(Body::from("1234")), &limits(4)).is_ok());
     }
 
     #[tokio::test]
@@ -206,11 +220,11 @@ mod tests {
             Body::from_stream(futures_util::stream::iter(chunks))
         };
         let mut request = host(chunks());
-        let tripped = admit(&mut request, &limits(5)).unwrap();
+        let tripped = admitted(&mut request, &limits(5)).unwrap();
         assert!(axum::body::to_bytes(request.into_body(), 100).await.is_err());
         assert_eq!(tripped.unwrap().by(), Some(Limit::Size));
         let mut request = host(chunks());
-        let tripped = admit(&mut request, &limits(6)).unwrap();
+        let tripped = admitted(&mut request, &limits(6)).unwrap();
         assert_eq!(axum::body::to_bytes(request.into_body(), 100).await.unwrap(), "123456");
         assert_eq!(tripped.unwrap().by(), None);
     }
@@ -224,7 +238,7 @@ mod tests {
             });
             let begun = Instant::now();
             let mut request = host(Body::from_stream(body));
-            let tripped = admit(&mut request, &limits(100)).unwrap();
+            let tripped = admitted(&mut request, &limits(100)).unwrap();
             let read = axum::body::to_bytes(request.into_body(), 100).await;
             assert_eq!((read.is_ok(), tripped.unwrap().by().is_none()), (in_time, in_time));
             assert!(begun.elapsed() <= Duration::from_secs(5), "{:?}", begun.elapsed());

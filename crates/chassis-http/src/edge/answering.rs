@@ -26,17 +26,13 @@ pin_project_lite::pin_project! {
         #[pin]
         until: Option<Sleep>,
         deadline: Instant,
-        admitted: Option<Admitted>,
+        // None once it is answered.
+        exchange: Option<Exchange>,
+        tripped: Option<Tripped>,
+        // None while it is paid for.
+        pass: Option<Pass>,
         paying: Option<BoxFuture<'static, (Pass, Result<(), Error>)>>,
     }
-}
-
-/// What a request has that was let in.
-struct Admitted {
-    exchange: Exchange,
-    tripped: Option<Tripped>,
-    /// None while it is paid for.
-    pass: Option<Pass>,
 }
 
 impl<F> Answering<F> {
@@ -62,7 +58,9 @@ impl<F> Answering<F> {
             handler: CatchPanic::new(handler),
             until: None,
             deadline: deadline.instant(),
-            admitted: Some(Admitted { exchange, tripped, pass }),
+            exchange: Some(exchange),
+            tripped,
+            pass,
             paying,
         }
     }
@@ -88,9 +86,7 @@ where
             match paying.as_mut().poll(poller) {
                 Poll::Ready((pass, paid)) => {
                     *this.paying = None;
-                    if let Some(admitted) = this.admitted {
-                        admitted.pass = Some(pass);
-                    }
+                    *this.pass = Some(pass);
                     if let Err(refused) = paid {
                         return Poll::Ready(Problem::from(refused).into_response());
                     }
@@ -118,16 +114,17 @@ where
 
     fn poll(mut self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<Self::Output> {
         let response = ready!(self.as_mut().poll_answer(poller));
-        let Some(Admitted { exchange, tripped, pass }) = self.project().admitted.take() else {
+        let this = self.project();
+        let Some(exchange) = this.exchange else {
             // Polled after its end, which nobody may do.
             return Poll::Pending;
         };
         // The place is for the work up to here: what streams is bounded by the connection that
         // it streams on.
-        if let Some(pass) = pass {
+        if let Some(pass) = this.pass.take() {
             pass.end(class(response.status()));
         }
-        let response = complete(response, tripped.as_ref(), exchange.has_route());
-        Poll::Ready(Ok(exchange.answer(response)))
+        let response = complete(response, this.tripped.as_ref(), exchange.has_route());
+        Poll::Ready(Ok(Exchange::answer(this.exchange, response)))
     }
 }

@@ -31,8 +31,8 @@ pin_project_lite::pin_project! {
 }
 
 impl Watched {
-    pub(super) fn new(inner: Body, exchange: Exchange) -> Watched {
-        Watched { inner, exchange: Some(exchange) }
+    pub(super) fn new(inner: Body, exchange: Option<Exchange>) -> Watched {
+        Watched { inner, exchange }
     }
 }
 

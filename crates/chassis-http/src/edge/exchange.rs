@@ -4,18 +4,19 @@
 //! with the last byte of a streamed one, or when the client goes away and hyper drops the
 //! future in the middle.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
-use chassis_core::{Context, Env, Gauge, InFlightGuard, Priority, Span, SpanKind, propagation};
+use chassis_core::{Context, Gauge, InFlightGuard, Priority, Span, SpanKind, propagation};
 use chassis_net::{AddressText, once};
-use http::{HeaderName, Method, StatusCode, Uri};
+use http::{HeaderName, Method, StatusCode, uri::PathAndQuery};
 use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::{
+    Shared,
     body::Watched,
-    metrics::{EdgeMetrics, RouteMetrics, method_label},
+    metrics::{RouteMetrics, method_label},
     request_id,
 };
 use crate::problem::Cause;
@@ -30,9 +31,9 @@ pub(super) struct Exchange {
     context: Context,
     route: Arc<RouteMetrics>,
     span: Span,
-    method: Method,
-    uri: Uri,
-    peer: Option<SocketAddr>,
+    method: &'static str,
+    path: Option<PathAndQuery>,
+    peer: Option<IpAddr>,
     begun: Instant,
     /// How long it took, if that is known before its end.
     took: Option<Duration>,
@@ -48,17 +49,17 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn begin(
-        env: &Env,
-        metrics: &EdgeMetrics,
+        shared: &Shared,
         route: Arc<RouteMetrics>,
         begun: Instant,
-        slow_after: Duration,
         context: &Context,
         request: &Request,
+        peer: Option<IpAddr>,
     ) -> Exchange {
+        let Shared { env, metrics, slow_after, .. } = shared;
+        let method = method_label(request.method());
         let mut span = Span::start(context, SpanKind::Server, "");
         if span.is_recording() {
-            let method = method_label(request.method());
             span.rename(match route.template() {
                 Some(template) => format!("{method} {template}"),
                 None => method.to_owned(),
@@ -70,16 +71,16 @@ impl Exchange {
             context: context.clone(),
             route,
             span,
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            peer: super::peer(request),
+            method,
+            path: request.uri().path_and_query().cloned(),
+            peer,
             begun,
             took: None,
             status: None,
             cause: None,
             cut: false,
             shed: false,
-            slow_after,
+            slow_after: *slow_after,
             slow: false,
             active,
             _in_flight: env.in_flight().enter("http"),
@@ -96,23 +97,26 @@ impl Exchange {
         self.shed = true;
     }
 
-    /// Sends the answer on its way; the exchange ends with it.
-    pub(super) fn answer(mut self, mut response: Response) -> Response {
-        self.status = Some(response.status());
+    /// Sends the answer on its way; the exchange ends with it, in its place.
+    pub(super) fn answer(place: &mut Option<Exchange>, mut response: Response) -> Response {
+        let Some(exchange) = place else { return response };
+        exchange.status = Some(response.status());
         // By its head: the rest of an answer may be a stream that is meant to last.
-        let elapsed = self.begun.elapsed();
-        self.slow = !self.slow_after.is_zero() && elapsed >= self.slow_after;
-        self.cause = response.extensions_mut().remove::<Cause>();
-        if let Some(id) = request_id(&self.context) {
+        let elapsed = exchange.begun.elapsed();
+        exchange.slow = !exchange.slow_after.is_zero() && elapsed >= exchange.slow_after;
+        exchange.cause = response.extensions_mut().remove::<Cause>();
+        if let Some(id) = request_id(&exchange.context) {
             response.headers_mut().insert(REQUEST_ID, once(id));
         }
         // A buffered answer is as good as sent; only a streamed one is worth a wrapper.
         let is_buffered = response.body().size_hint().exact().is_some();
-        if is_buffered || self.method == Method::HEAD {
-            self.took = Some(elapsed);
+        if is_buffered || exchange.method == Method::HEAD.as_str() {
+            exchange.took = Some(elapsed);
+            *place = None;
             return response;
         }
-        response.map(|body| Body::new(Watched::new(body, self)))
+        let exchange = place.take();
+        response.map(|body| Body::new(Watched::new(body, exchange)))
     }
 
     /// Ends an exchange whose answer did not reach its last byte.
@@ -121,9 +125,10 @@ impl Exchange {
     }
 
     fn end(&mut self) {
-        let elapsed = self.took.unwrap_or_else(|| self.begun.elapsed()).as_secs_f64();
+        let took = self.took.unwrap_or_else(|| self.begun.elapsed());
+        let elapsed = took.as_secs_f64();
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
-        let method = method_label(&self.method);
+        let method = self.method;
         self.active.dec();
         self.route.duration(method, status).observe_traced(elapsed, self.context.trace());
 
@@ -133,10 +138,10 @@ impl Exchange {
             if let Some(template) = self.route.template() {
                 self.span.set("http.route", template);
             }
-            self.span.set("url.path", self.uri.path());
+            self.span.set("url.path", path_of(self.path.as_ref()));
             self.span.set("http.response.status_code", status.to_string());
             if let Some(peer) = self.peer {
-                self.span.set("client.address", peer.ip().to_string());
+                self.span.set("client.address", peer.to_string());
             }
             if status >= 500 {
                 let reason = error.map_or("HTTP", |error| error.reason()).to_owned();
@@ -146,9 +151,10 @@ impl Exchange {
         }
 
         let route = self.route.template();
-        let path = self.uri.path();
-        let duration_ms = (elapsed * 1e6).round() / 1e3;
-        let client = self.peer.map(|peer| AddressText::new(peer.ip()));
+        let path = path_of(self.path.as_ref());
+        // To the nearest microsecond.
+        let duration_ms = (elapsed * 1e6 + 0.5) as u64 as f64 / 1e3;
+        let client = self.peer.map(AddressText::new);
         let client = client.as_ref().map(AddressText::as_str);
         let code = error.map(|error| error.code().as_str());
         let reason = error.map(chassis_core::Error::reason);
@@ -158,13 +164,14 @@ impl Exchange {
         let priority = Some(self.context.priority())
             .filter(|priority| *priority != Priority::Normal)
             .map(Priority::as_str);
+        let message = message(method, path, status);
         // The query stays out of the log: it is where callers put what nobody should read.
         macro_rules! access {
             ($level:ident $(, $($field:ident).+ = $value:expr)?) => {
                 tracing::event!(
                     target: "access",
                     tracing::Level::$level,
-                    message = tracing::field::debug(Message { method, path, status }),
+                    message = &*message,
                     http.request.method = method,
                     http.route = route,
                     url.path = path,
@@ -190,29 +197,42 @@ impl Exchange {
         } else {
             access!(INFO);
         }
+        keep(message);
     }
 }
 
-/// What the log line says in short. By hand, because the formatter takes three times as long.
-struct Message<'a> {
-    method: &'a str,
-    path: &'a str,
-    status: u16,
+fn path_of(path: Option<&PathAndQuery>) -> &str {
+    path.map_or("", PathAndQuery::path)
 }
 
-impl fmt::Debug for Message<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let status = StatusCode::from_u16(self.status);
-        for text in [self.method, " ", self.path, " "] {
-            f.write_str(text)?;
-        }
-        f.write_str(status.as_ref().map_or("", StatusCode::as_str))
+thread_local! {
+    static MESSAGE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// What the log line says in short, in memory that the thread keeps. By hand, because the
+/// formatter takes three times as long.
+fn message(method: &str, path: &str, status: u16) -> String {
+    let mut message = MESSAGE.take();
+    message.clear();
+    let status = StatusCode::from_u16(status);
+    for text in [method, " ", path, " ", status.as_ref().map_or("", StatusCode::as_str)] {
+        message.push_str(text);
+    }
+    message
+}
+
+/// Gives the memory of a message back to the thread, unless it is much.
+fn keep(message: String) {
+    const KEPT: usize = 1024;
+    if message.capacity() <= KEPT {
+        MESSAGE.set(message);
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         // A streamed answer ends outside the handler's scope; its log line must not.
-        self.context.clone().in_scope(|| self.end());
+        let context = self.context.clone();
+        context.in_scope(|| self.end());
     }
 }

@@ -130,6 +130,7 @@ where
         let route = self.route(&request);
         let peer = peer(&request).map(|peer| peer.ip());
         let known = CallHeaders::read(request.headers(), REQUEST_TIMEOUT_MS);
+        let host = admit::check_host(&request, &known);
         let begun = Instant::now();
         let deadline = deadline(&known, begun, shared.request_timeout);
         let mut context =
@@ -148,13 +149,12 @@ where
             // What the caller said is decided now: nobody behind us may take it for granted.
             request.headers_mut().remove(propagation::PRIORITY);
         }
-        let Shared { env, metrics, slow_after, .. } = &**shared;
-        let exchange = Exchange::begin(env, metrics, route, begun, *slow_after, &context, &request);
+        let exchange = Exchange::begin(shared, route, begun, &context, &request, peer);
         let is_late = deadline.instant() <= begun;
         let admitted = if is_late {
             Err(Deadline::exceeded().not_sent().into())
         } else {
-            admit::admit(&mut request, &shared.limits)
+            admit::admit(&mut request, &shared.limits, host)
                 .and_then(|tripped| Ok((tripped, shared.door.enter(priority, peer)?)))
         };
         match admitted {
@@ -176,7 +176,7 @@ fn refuse(refused: Problem, mut exchange: Exchange) -> Response {
         exchange.was_shed();
         response.headers_mut().insert(RETRY_PUSHBACK_MS, pushback);
     }
-    exchange.answer(response)
+    Exchange::answer(&mut Some(exchange), response)
 }
 
 /// The earlier of what the caller gives and what the server allows.
