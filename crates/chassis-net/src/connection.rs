@@ -133,7 +133,7 @@ where
         let service = Counted { service, requests: Arc::default() };
         let ages = Ages::new(&limits, is_known.clone(), service.requests.clone());
         let broken = meters.broken;
-        let heads = Heads::new();
+        let heads = Heads::default();
         let mut http = (*http).clone();
         http.http1().timer(heads.clone());
         let life = Life { peer, broken, ages, heads, is_known, drain, abort: abort.clone() };
