@@ -22,7 +22,15 @@ const MAX_TARGETS: usize = 1_000;
 #[derive(Default)]
 pub(crate) struct Observed {
     targets: Mutex<BTreeMap<Target, Updates>>,
-    leases: Mutex<Vec<(Target, Lease)>>,
+    leases: Mutex<Vec<Registered>>,
+}
+
+/// What one component registered: a process may have several, and each takes back its own.
+struct Registered {
+    /// Which one, known by its address.
+    by: Arc<()>,
+    target: Target,
+    lease: Lease,
 }
 
 impl Observed {
@@ -33,23 +41,26 @@ impl Observed {
         }
     }
 
-    pub(crate) fn registered(&self, target: Target, lease: Lease) {
-        self.leases.lock().push((target, lease));
+    pub(crate) fn registered(&self, by: &Arc<()>, target: Target, lease: Lease) {
+        self.leases.lock().push(Registered { by: Arc::clone(by), target, lease });
     }
 
-    /// Begins to take all registrations back.
-    pub(crate) fn let_go(&self) {
-        self.leases.lock().clear();
+    /// Begins to take back what one component registered.
+    pub(crate) fn let_go(&self, by: &Arc<()>) {
+        drop(self.take(by));
     }
 
-    /// Takes all registrations back; ends when the registry has answered for all.
-    pub(crate) async fn deregister(&self) {
-        let leases = std::mem::take(&mut *self.leases.lock());
+    /// Takes back what one component registered; ends when the registry has answered for all.
+    pub(crate) async fn deregister(&self, by: &Arc<()>) {
         // All begin at once.
-        let going: Vec<_> = leases.into_iter().map(|(_, lease)| lease.release()).collect();
+        let going: Vec<_> = self.take(by).into_iter().map(|it| it.lease.release()).collect();
         for gone in going {
             gone.await;
         }
+    }
+
+    fn take(&self, by: &Arc<()>) -> Vec<Registered> {
+        self.leases.lock().extract_if(.., |it| Arc::ptr_eq(&it.by, by)).collect()
     }
 
     /// Shows it in the process's health, metrics and operations.
@@ -77,7 +88,7 @@ impl Observed {
                 problems.push(format!("{target} is {} s old", age.as_secs()));
             }
         }
-        for (target, lease) in &*self.leases.lock() {
+        for Registered { target, lease, .. } in &*self.leases.lock() {
             if let Some(time) = lease.lost_for(now) {
                 problems.push(format!("{target} is not registered for {} s", time.as_secs()));
             }
@@ -101,7 +112,7 @@ impl Observed {
                 .gauge("discovery_endpoints", "Endpoints that are known.", &labels)
                 .set(i64::try_from(updates.current().len()).unwrap_or(i64::MAX));
         }
-        for (target, lease) in &*self.leases.lock() {
+        for Registered { target, lease, .. } in &*self.leases.lock() {
             metrics
                 .gauge(
                     "discovery_unregistered_seconds",
@@ -124,7 +135,7 @@ impl Observed {
             })
         });
         let leases = self.leases.lock();
-        let leases = leases.iter().map(|(target, lease)| {
+        let leases = leases.iter().map(|Registered { target, lease, .. }| {
             json!({
                 "target": target.to_string(),
                 "lost_seconds": seconds(lease.lost_for(now)),

@@ -67,8 +67,9 @@ impl Component for Registration {
         shutdown: Shutdown,
     ) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
+            let by = Arc::new(());
             // Also when this future is dropped: nobody may be sent here then.
-            let _gone = Deregister(&self.observed);
+            let _gone = Deregister(&self.observed, &by);
             if let Some(registrar) = &self.registrar {
                 for listener in env.listeners() {
                     if listener.protocol == "admin" {
@@ -77,25 +78,25 @@ impl Component for Registration {
                     let target = Target::new(env.info().name.as_ref(), listener.protocol);
                     let endpoint = self.endpoint(&env, listener.address)?;
                     let lease = registrar.register(target.clone(), endpoint).await?;
-                    self.observed.registered(target, lease);
+                    self.observed.registered(&by, target, lease);
                 }
             }
             self.observed.show(&env);
             ready.ready();
             shutdown.requested().await;
-            self.observed.deregister().await;
+            self.observed.deregister(&by).await;
             Ok(())
         })
     }
 }
 
 /// Lets go of the registrations when it is dropped.
-struct Deregister<'a>(&'a Observed);
+struct Deregister<'a>(&'a Observed, &'a Arc<()>);
 
 impl Drop for Deregister<'_> {
     fn drop(&mut self) {
         // It begins with the call; nobody is there to wait for the end.
-        self.0.let_go();
+        self.0.let_go(self.1);
     }
 }
 

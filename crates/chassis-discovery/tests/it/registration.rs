@@ -38,6 +38,32 @@ async fn listeners_are_registered_while_it_runs_but_not_the_admin_port() {
     assert!(set("http").is_empty() && set("grpc").is_empty());
 }
 
+#[tokio::test]
+async fn the_end_of_one_service_takes_back_no_registration_of_its_neighbour() {
+    let registry = Registry::new();
+    let discovery = Discovery::in_process(registry.clone());
+    let start = async |name: &'static str, address: &str| {
+        let env = Env::test(name);
+        env.announce(Listener { protocol: "http", address: address.parse().unwrap() });
+        let (ready, is_ready) = Ready::channel();
+        let (trigger, shutdown) = Shutdown::new();
+        let running = tokio::spawn(Box::new(discovery.registration()).run(env, ready, shutdown));
+        is_ready.await.unwrap();
+        (running, trigger)
+    };
+    let known = |name| registry.watch(&Target::new(name, "http")).current().len();
+    let (first, end_first) = start("catalog", "10.0.0.7:81").await;
+    let (second, _end_second) = start("ordering", "10.0.0.7:82").await;
+    assert_eq!((known("catalog"), known("ordering")), (1, 1));
+
+    end_first.shutdown(Duration::from_secs(1));
+    first.await.unwrap().unwrap();
+    assert_eq!((known("catalog"), known("ordering")), (0, 1));
+    second.abort();
+    assert!(second.await.unwrap_err().is_cancelled());
+    assert_eq!(known("ordering"), 0);
+}
+
 /// A source that a test can make fail.
 struct Source(Feed);
 
