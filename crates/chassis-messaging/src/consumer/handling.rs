@@ -343,7 +343,12 @@ where
     /// long those behind it have to wait for it: another process may have got it.
     pub(super) async fn answer(&self, held: InHand, outcome: Outcome) -> Option<Duration> {
         let (attempt, took) = (held.delivery.attempt, held.since.elapsed());
-        self.meters.duration.observe(took.as_secs_f64());
+        match Context::try_current() {
+            Some(context) => {
+                self.meters.duration.observe_traced(took.as_secs_f64(), context.trace());
+            }
+            None => self.meters.duration.observe(took.as_secs_f64()),
+        }
         let InHand { delivery, permit, _hand, _counted, .. } = held;
         match &outcome {
             // Nothing failed, and a handler that fails has fewer of these than failures. The

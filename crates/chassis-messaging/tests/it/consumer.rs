@@ -125,6 +125,11 @@ async fn the_trace_goes_on_in_the_handler() {
     let links: Vec<_> =
         span.links.iter().map(|link| (link.trace_id, link.span_id.to_string())).collect();
     assert_eq!(links, [(sender.trace().trace_id, appended.to_owned())]);
+    let exemplar = format!("# {{trace_id=\"{}\"", sender.trace().trace_id);
+    let metrics = world.env.metrics().encode();
+    let mut took =
+        metrics.lines().filter(|line| line.starts_with("consumer_handle_seconds_bucket"));
+    assert!(took.any(|line| line.contains(&exemplar)), "{metrics}");
     assert!(span.attributes.contains(&("messaging.message.id", message.id)));
 }
 
