@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_nats::jetstream::{self, consumer::FromConsumer as _, consumer::pull};
 use chassis_messaging::broker::conformance::{SCENARIOS, run_all};
 use chassis_messaging::{Broker, BrokerConfig, Message, Subscription};
 use chassis_test::eventually;
 use chassis_test::servers::Nats;
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, timeout};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -78,6 +81,46 @@ async fn a_deleted_stream_and_consumer_come_back() {
     .await;
     let next = tokio::time::timeout(SOON, deliveries.next()).await.expect("a delivery");
     assert_eq!(next.unwrap().unwrap().message.payload, "2");
+    broker.close().await;
+}
+
+/// An operator may have bounded what a request can ask for: who asks for more is told so at
+/// once, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_refused_is_not_repeated_at_once() {
+    let nats = Nats::shared().await;
+    let broker = Broker::connect(&BrokerConfig::at(nats.url())).await.unwrap();
+    let stream = format!("refused-{}", uuid::Uuid::now_v7().simple());
+    let topic = format!("{stream}.notes");
+    let subscription = Subscription { max_in_flight: 10, ..Subscription::new("group", &topic) };
+    drop(broker.subscribe(subscription.clone()).await.unwrap());
+
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let context = jetstream::new(client.clone());
+    let bound = async |most: i64| {
+        let name = format!("group={stream}=notes");
+        let found = context.get_consumer_from_stream::<pull::Config, _, _>(&name, &stream).await;
+        let config = found.unwrap().cached_info().config.clone();
+        let config = pull::Config::try_from_consumer_config(config).unwrap();
+        let config = pull::Config { max_batch: most, ..config };
+        context.create_consumer_on_stream(config, &stream).await.unwrap();
+    };
+    bound(1).await;
+    let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.>");
+    let mut requests = client.subscribe(next).await.unwrap();
+    client.flush().await.unwrap();
+
+    let start = Instant::now();
+    let mut deliveries = broker.subscribe(subscription).await.unwrap();
+    for _ in 0..3 {
+        timeout(SOON, requests.next()).await.expect("a request").unwrap();
+    }
+    assert!(start.elapsed() >= Duration::from_millis(900), "after {:?}", start.elapsed());
+
+    bound(0).await;
+    broker.publish(message(&topic, 1)).await.unwrap();
+    let next = timeout(SOON, deliveries.next()).await.expect("a delivery");
+    assert_eq!(next.unwrap().unwrap().message.payload, "1");
     broker.close().await;
 }
 

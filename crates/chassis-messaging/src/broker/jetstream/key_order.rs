@@ -93,7 +93,8 @@ impl<T> KeyOrder<T> {
                 self.parked -= (self.weight)(&old);
             }
             self.ready.insert(seq, (Some(key.to_owned()), item));
-            // Those behind it may go with it.
+            // Some that were to go have it before them now; others may go with it.
+            self.hold_back(key);
             self.release(key);
             return None;
         }
@@ -166,7 +167,7 @@ impl<T> KeyOrder<T> {
     /// Takes out all that is in nobody's hand; it should return before `until`.
     pub(super) fn give_back(&mut self, until: Instant) -> Vec<T> {
         let ready = std::mem::take(&mut self.ready);
-        let mut given = Vec::with_capacity(ready.len() + self.parked);
+        let mut given = Vec::with_capacity(ready.len());
         for (seq, (key, item)) in ready {
             if let Some(line) = key.and_then(|key| self.lines.get_mut(&key)) {
                 line.insert(seq, Self::awaited(&mut self.earliest, until));
@@ -224,6 +225,19 @@ impl<T> KeyOrder<T> {
                 _ => None,
             });
         self.ready.values().map(|(_, item)| item).chain(parked)
+    }
+
+    /// Of a key no more may go than may be in hand together.
+    fn hold_back(&mut self, key: &str) {
+        let Some(line) = self.lines.get_mut(key) else { return };
+        for (seq, place) in line.iter_mut().skip(self.per_key) {
+            if matches!(place, Place::Ready)
+                && let Some((_, item)) = self.ready.remove(seq)
+            {
+                self.parked += (self.weight)(&item);
+                *place = Place::Parked(item);
+            }
+        }
     }
 
     fn release(&mut self, key: &str) {
@@ -356,6 +370,32 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_message_that_comes_before_the_later_one_went_out_goes_alone() {
+        let mut lines = KeyOrder::new(1, |_| 1);
+        arrive(&mut lines, 5, "a");
+        arrive(&mut lines, 3, "a");
+        let (first, ticket) = lines.next().unwrap();
+        assert_eq!(first, 3);
+        assert!(lines.next().is_none(), "two of a key in hand");
+        assert_eq!(lines.waiting().count(), 1);
+        lines.finished(3, Some("a"), ticket);
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(5));
+        assert_eq!(lines.parked, 0);
+    }
+
+    #[test]
+    fn of_several_of_a_key_the_first_go_together_whenever_they_came() {
+        let mut lines = KeyOrder::new(2, |_| 1);
+        for seq in [5, 6, 3] {
+            assert_eq!(lines.arrive(seq, Some("a"), seq, 9, at(5)), None);
+        }
+        let out: Vec<_> = std::iter::from_fn(|| lines.next()).collect();
+        assert_eq!(out.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [3, 5]);
+        lines.finished(3, Some("a"), out[0].1);
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(6));
+    }
+
+    #[test]
     fn only_so_many_may_wait_and_the_rest_keeps_its_place() {
         let mut lines = KeyOrder::new(1, |_| 1);
         for seq in 1..=3 {
@@ -412,6 +452,17 @@ mod tests {
         assert!(lines.next().is_none());
         lines.arrive(2, Some("a"), 2, 2, at(9));
         assert_eq!(lines.next().map(|(seq, _)| seq), Some(2));
+    }
+
+    #[test]
+    fn giving_back_asks_for_room_by_number_and_not_by_weight() {
+        let mut lines = KeyOrder::new(1, |_| 1 << 30);
+        for seq in 1..=2 {
+            assert_eq!(lines.arrive(seq, Some("a"), seq, usize::MAX, at(5)), None);
+        }
+        let given = lines.give_back(at(9));
+        assert_eq!(given, [1, 2]);
+        assert!(given.capacity() < 100, "room for {}", given.capacity());
     }
 
     #[test]

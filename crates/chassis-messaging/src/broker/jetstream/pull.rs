@@ -10,7 +10,9 @@
 //! A request ends when all came, by a status that says how many did not (its time is up,
 //! the consumer is gone), or by silence: the server sends a heartbeat while it has nothing
 //! else to say. Of several it serves each in turn, and a message does not say which one it
-//! is for, so what they may still bring is counted together.
+//! is for, so what they may still bring is counted together. One that was lost while others
+//! were served shows in nothing but that this count never comes down to nothing; so then it
+//! begins anew now and then.
 //!
 //! A server does not always say that stream or consumer are gone, and answers nothing
 //! to who asks a consumer that is not there (seen on 2.9.10). So it is asked about the
@@ -21,9 +23,10 @@ use std::time::Duration;
 
 use async_nats::{Client, StatusCode, Subscriber};
 use chassis_core::Result;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::deliveries::{Answered, Asker, Held, JetStreamDeliveries, Pulled};
@@ -41,6 +44,10 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// After this much silence a request counts as lost.
 const SILENCE: Duration = Duration::from_secs(12);
+
+/// Where so long always some message was still to come, the count begins anew. That may
+/// bring as many as there are hands too many, which then wait here.
+const COUNT_ANEW: Duration = Duration::from_secs(60);
 
 /// While a request stands, another one is worth it once this part of all hands is free.
 const WORTH_A_REQUEST: usize = 4;
@@ -60,7 +67,7 @@ const LONGEST_NO_PLACE: Duration = Duration::from_secs(60);
 /// How much later than asked a message comes back that was to come after a delay.
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
 
-/// The pause after the server said that there is no such consumer.
+/// The pause after the server said that there is no such consumer, or refused a request.
 const REPAIR_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long the server gets for taking leave.
@@ -80,7 +87,7 @@ pub(super) async fn start(
         streams::ensure_consumer(&shared.context, &subscription).await?;
     }
     let client = shared.context.client();
-    let inbox = Inbox::open(&client).await?;
+    let inbox = Inbox::open(&shared).await?;
     let most = subscription.max_in_flight;
     let (out, deliveries) = mpsc::channel(most);
     // Each delivery says one thing once, so this never overflows.
@@ -122,16 +129,21 @@ pub(super) async fn start(
 struct Inbox {
     name: String,
     subscriber: Subscriber,
+    /// The number of the connection that it was opened over.
+    connection: u64,
 }
 
 impl Inbox {
-    async fn open(client: &Client) -> Result<Inbox> {
+    async fn open(shared: &Shared) -> Result<Inbox> {
+        // Before: if a new one is made meanwhile, this one counts as old, and is replaced.
+        let connection = shared.connection();
+        let client = shared.context.client();
         let name = client.new_inbox();
         let subscriber = client
             .subscribe(format!("{name}.*"))
             .await
             .map_err(|source| unavailable("NATS takes no subscription").with_source(source))?;
-        Ok(Inbox { name, subscriber })
+        Ok(Inbox { name, subscriber, connection })
     }
 }
 
@@ -145,19 +157,54 @@ struct Requests {
     left: usize,
     /// When they count as lost if nothing is heard.
     lost_at: Instant,
+    /// When none was to come for the last time.
+    none_at: Instant,
+    /// Not to be sent before this: the last one was refused.
+    not_before: Option<Instant>,
 }
 
 impl Requests {
     fn new() -> Requests {
-        Requests { last: 0, first: 1, left: 0, lost_at: Instant::now() }
+        let now = Instant::now();
+        Requests { last: 0, first: 1, left: 0, lost_at: now, none_at: now, not_before: None }
     }
 
     /// One more is sent; gives its number.
     fn add(&mut self, messages: usize) -> u64 {
+        if self.left == 0 {
+            self.none_at = Instant::now();
+        }
         self.last += 1;
         self.left += messages;
         self.heard();
         self.last
+    }
+
+    /// So many messages came, or will not.
+    fn less(&mut self, messages: usize) {
+        self.left = self.left.saturating_sub(messages);
+    }
+
+    /// Begins to count anew if one of them may have been lost.
+    fn doubt(&mut self) {
+        if self.left > 0 && self.none_at.elapsed() >= COUNT_ANEW {
+            self.forget();
+        }
+    }
+
+    /// The server refused one; says whether that is news.
+    fn refused(&mut self) -> bool {
+        self.not_before.replace(Instant::now() + REPAIR_PAUSE).is_none()
+    }
+
+    /// Whether one may be sent.
+    fn may_go(&self) -> bool {
+        self.not_before.is_none_or(|at| at <= Instant::now())
+    }
+
+    /// When to look after them at the latest.
+    fn timer(&self) -> Option<Instant> {
+        if self.left > 0 { Some(self.lost_at) } else { self.not_before.filter(|_| !self.may_go()) }
     }
 
     /// The server is there.
@@ -224,9 +271,11 @@ impl Puller {
                     () = self.repair() => {}
                 }
             }
+            if self.inbox.connection != shared.connection() {
+                self.reopen().await;
+            }
             self.ask().await;
-            let lost_at = (self.requests.left > 0).then_some(self.requests.lost_at);
-            let timer = lost_at.into_iter().chain(self.lines.next_timer()).min();
+            let timer = self.requests.timer().into_iter().chain(self.lines.next_timer()).min();
             tokio::select! {
                 () = shared.closing.cancelled() => break,
                 () = self.out.closed() => break,
@@ -242,7 +291,8 @@ impl Puller {
                 }
                 // Gone together with whoever listens, which ends the loop.
                 Ok(()) = self.wanted.changed() => self.pause().await,
-                Ok(()) = connections.changed() => self.reopen().await,
+                // Looked at above.
+                Ok(()) = connections.changed() => {}
                 Ok(()) = self.losses.changed() => self.look().await,
                 _ = keep_alive.tick() => self.keep_alive().await,
                 () = until(timer) => self.check_silence().await,
@@ -276,11 +326,16 @@ impl Puller {
 
     /// Asks for as many messages as there are free hands, once that is worth a request.
     async fn ask(&mut self) {
+        self.requests.doubt();
         let most = self.subscription.max_in_flight;
         let busy = self.in_hand + self.lines.ready() + self.requests.left;
         let free = most.saturating_sub(busy);
         let worth_it = self.requests.left == 0 || free >= most.div_ceil(WORTH_A_REQUEST);
-        let ready = self.is_wanted() && connect::is_connected(&self.client);
+        // Over a connection that is newer than the inbox, answers would come to where nobody
+        // reads any more.
+        let connected = connect::is_connected(&self.client)
+            && self.inbox.connection == self.shared.connection();
+        let ready = self.is_wanted() && connected && self.requests.may_go();
         if self.broken || free == 0 || !worth_it || !ready {
             return;
         }
@@ -313,7 +368,8 @@ impl Puller {
             self.status(status, &message);
             return;
         }
-        self.requests.left = self.requests.left.saturating_sub(1);
+        self.requests.less(1);
+        self.requests.not_before = None;
         match Pulled::read(message, headers::decode) {
             Some(_) if self.broken => {}
             Some(pulled) => {
@@ -370,16 +426,22 @@ impl Puller {
         if status.as_u16() == 100 || !self.requests.stands(&message.subject) {
             return;
         }
-        match headers::pending(message) {
-            Some(pending) => self.requests.left = self.requests.left.saturating_sub(pending),
+        let pending = headers::pending(message);
+        match pending {
+            Some(pending) => self.requests.less(pending),
             None => self.requests.forget(),
         }
         let description = message.description.as_deref().unwrap_or_default();
         match status.as_u16() {
-            404 | 408 => {}
+            404 | 408 if pending.is_some() => {}
             503 => self.broken = true,
             409 if description.contains("Deleted") => self.broken = true,
-            code => tracing::debug!(code, description, "NATS ended a request"),
+            // At once it would say the same again.
+            code if self.requests.refused() => {
+                let topic = &self.subscription.topic;
+                tracing::warn!(%topic, code, description, "NATS refuses a request for messages");
+            }
+            code => tracing::debug!(code, description, "NATS refuses a request for messages"),
         }
     }
 
@@ -417,14 +479,12 @@ impl Puller {
     /// to an inbox that nobody should read twice.
     async fn reopen(&mut self) {
         self.requests.forget();
-        match Inbox::open(&self.client).await {
+        match Inbox::open(&self.shared).await {
             Ok(inbox) => {
                 let mut old = std::mem::replace(&mut self.inbox, inbox);
-                // What has come is not lost; the stream ends behind it.
-                if old.subscriber.drain().await.is_ok() {
-                    while let Some(Some(message)) = old.subscriber.next().now_or_never() {
-                        self.receive(message).await;
-                    }
+                // Nothing is asked for by this name any more, so what has come is all.
+                while let Some(message) = next_that_came(&mut old.subscriber) {
+                    self.receive(message).await;
                 }
             }
             Err(error) => {
@@ -515,6 +575,13 @@ impl Puller {
     }
 }
 
+/// What has come already; `None` where nothing has. Without the budget of a task, which
+/// makes a channel look empty after some messages: what is not taken now comes only after its
+/// ack wait.
+fn next_that_came<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    unconstrained(stream.next()).now_or_never().flatten()
+}
+
 fn weight(pulled: &Pulled) -> usize {
     pulled.message.size() + OVERHEAD
 }
@@ -523,5 +590,68 @@ async fn until(timer: Option<Instant>) {
     match timer {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_before_a_reconnect_is_taken_to_the_last_message() {
+        // As a subscriber does, and more than the budget of a task.
+        let (sender, mut receiver) = mpsc::channel(1000);
+        for number in 0..1000 {
+            sender.try_send(number).unwrap();
+        }
+        let mut came = stream::poll_fn(|context| receiver.poll_recv(context));
+        for number in 0..1000 {
+            assert_eq!(next_that_came(&mut came), Some(number));
+        }
+        assert_eq!(next_that_came(&mut came), None);
+        drop(sender);
+        assert_eq!(next_that_came(&mut came), None, "ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_nobody_serves_does_not_hold_hands_for_ever() {
+        let mut requests = Requests::new();
+        // This one is lost, another one stands and brings a message each second.
+        requests.add(3);
+        let mut seconds = 0;
+        while requests.left >= 3 {
+            requests.add(1);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            requests.heard();
+            requests.less(1);
+            requests.doubt();
+            seconds += 1;
+            assert!(seconds <= 60, "{} are still said to come", requests.left);
+        }
+        assert_eq!((requests.left, seconds), (0, 60));
+        // Where none is lost the count comes down to nothing, and stays true.
+        for _ in 0..100 {
+            requests.add(4);
+            requests.less(1);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            requests.doubt();
+            assert_eq!(requests.left, 3);
+            requests.less(3);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_request_is_not_repeated_at_once() {
+        let mut requests = Requests::new();
+        assert!(requests.may_go() && requests.timer().is_none());
+        assert!(requests.refused(), "news");
+        assert!(!requests.may_go());
+        tokio::time::advance(REPAIR_PAUSE / 2).await;
+        assert_eq!(requests.timer(), Some(Instant::now() + REPAIR_PAUSE / 2));
+        assert!(!requests.refused(), "said before");
+        tokio::time::advance(REPAIR_PAUSE).await;
+        assert!(requests.may_go() && requests.timer().is_none());
     }
 }
