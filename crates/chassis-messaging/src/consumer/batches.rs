@@ -4,6 +4,9 @@
 //! of one type to the batch handler as there are, and what has a handler for single
 //! events to that, so the order of each key is the order of its lane.
 //!
+//! A lane waits for more as long as more can come. Once all hands are taken nothing does,
+//! unless a lane lets go of some: then one that holds enough for a transaction begins.
+//!
 //! A batch that fails is tried in halves until the event that fails is alone: that one
 //! goes the way of any message that fails, and the others are done, so that nobody else's
 //! attempts are used up. What is behind it in its key goes back to the broker, uncounted,
@@ -20,11 +23,15 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::handling::{Handling, InHand, NotDone, Outcome, appended_by, still_at};
+use super::pulling::Hands;
 use super::routes::Route;
 use super::verdict;
 use crate::dead_letters::is_for_another_group;
 use crate::inbox::Turn;
 use crate::message::Message;
+
+/// This part of a batch is worth a transaction where there are no more hands.
+const ENOUGH: usize = 4;
 
 /// What ends a lane.
 #[derive(Clone, Default)]
@@ -40,6 +47,7 @@ pub(super) struct Lane<S, B: Backend> {
     ends: Ends,
     queue: mpsc::Receiver<InHand>,
     waiting: VecDeque<InHand>,
+    hands: Arc<Hands>,
     /// By key, the message that was given back and must come before others of the key,
     /// and how long to wait for it: another process may have got it.
     expected: HashMap<String, (String, Instant)>,
@@ -54,9 +62,10 @@ where
         handling: Arc<Handling<S, B>>,
         ends: Ends,
         queue: mpsc::Receiver<InHand>,
+        hands: Arc<Hands>,
     ) -> Lane<S, B> {
         let (waiting, expected) = (VecDeque::new(), HashMap::new());
-        Lane { handling, ends, queue, waiting, expected }
+        Lane { handling, ends, queue, waiting, hands, expected }
     }
 
     /// Runs until it is stopped or nobody sends any more.
@@ -79,10 +88,15 @@ where
     async fn collect(&mut self) -> bool {
         let config = &self.handling.config;
         let (size, within) = (config.batch.size, config.batch.within.min(config.ack_wait / 3));
+        // Not `self`, which is borrowed anew in each turn.
+        let hands = self.hands.clone();
         loop {
-            let now = Instant::now();
+            // Before the look, so that what comes in between is heard.
+            let all_taken = hands.all_taken();
+            let is_enough = self.waiting.len() >= size.div_ceil(ENOUGH);
+            let is_full = self.waiting.len() >= size || is_enough && hands.are_taken();
             let due = self.waiting.front().map(|first| first.since + within);
-            if self.waiting.len() >= size || due.is_some_and(|due| due <= now) {
+            if is_full || due.is_some_and(|due| due <= Instant::now()) {
                 return !self.ends.stop.is_cancelled();
             }
             let due = async {
@@ -98,6 +112,7 @@ where
                     Some(held) => self.waiting.push_back(held),
                     None => return !self.waiting.is_empty(),
                 },
+                () = all_taken, if is_enough => {}
                 () = due => {}
             }
         }

@@ -54,7 +54,7 @@ pub struct BatchConfig {
     /// The most events of a batch.
     pub size: usize,
     /// How long to collect, from the first event on; never longer than a third of
-    /// `ack_wait`.
+    /// `ack_wait`. A quarter of a batch does not wait where all that may be in hand is.
     #[serde(with = "duration")]
     pub within: Duration,
     /// How many batches of a topic are handled at the same time: one can be collected

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chassis_core::{Error, Result, Shutdown, Status};
 use chassis_data::Backend;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -31,10 +31,32 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Pulling<S, B: Backend> {
     handling: Arc<Handling<S, B>>,
     deliveries: Box<dyn Deliveries>,
-    /// How many messages may be in hand.
-    hands: Arc<Semaphore>,
+    hands: Arc<Hands>,
     /// Nothing is taken just now.
     paused: bool,
+}
+
+/// How many messages may be in hand.
+pub(super) struct Hands {
+    free: Arc<Semaphore>,
+    /// Told of the last free one that is taken.
+    all_taken: Notify,
+}
+
+impl Hands {
+    fn new(count: usize) -> Hands {
+        Hands { free: Arc::new(Semaphore::new(count)), all_taken: Notify::new() }
+    }
+
+    /// Whether nothing can come before something that is in hand is answered.
+    pub(super) fn are_taken(&self) -> bool {
+        self.free.available_permits() == 0
+    }
+
+    /// Waits until they are taken, from this call on. Dropping the future ends the wait.
+    pub(super) fn all_taken(&self) -> impl Future<Output = ()> {
+        self.all_taken.notified()
+    }
 }
 
 /// Where messages go.
@@ -73,7 +95,7 @@ where
             tries += 1;
             let error = match handling.broker.subscribe(subscription.clone()).await {
                 Ok(deliveries) => {
-                    let hands = Arc::new(Semaphore::new(hands));
+                    let hands = Arc::new(Hands::new(hands));
                     return Ok(Pulling { handling, deliveries, hands, paused: false });
                 }
                 Err(error) => error,
@@ -145,7 +167,7 @@ where
         let lanes = (0..batch.lanes).map(|_| {
             // Room for all that may be in hand, so that nobody waits for a lane.
             let (sender, queue) = mpsc::channel(batch.size * batch.lanes);
-            let lane = Lane::new(self.handling.clone(), ends.clone(), queue);
+            let lane = Lane::new(self.handling.clone(), ends.clone(), queue, self.hands.clone());
             handlers.spawn(self.handling.env.scope(lane.run()));
             sender
         });
@@ -187,6 +209,9 @@ where
                 if let Some(lane) = lanes.get(lane) {
                     let _ = lane.try_send(held);
                 }
+                if self.hands.are_taken() {
+                    self.hands.all_taken.notify_waiters();
+                }
             }
         }
     }
@@ -205,10 +230,10 @@ where
 
 /// Takes a message once a hand is free. Dropping the future loses nothing.
 async fn take(
-    hands: &Arc<Semaphore>,
+    hands: &Hands,
     deliveries: &mut dyn Deliveries,
 ) -> Result<Option<(OwnedSemaphorePermit, Delivery)>> {
-    let hand = hands.clone().acquire_owned().await.map_err(Error::internal)?;
+    let hand = hands.free.clone().acquire_owned().await.map_err(Error::internal)?;
     Ok(deliveries.next().await?.map(|delivery| (hand, delivery)))
 }
 

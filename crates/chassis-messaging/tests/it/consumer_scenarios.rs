@@ -270,6 +270,34 @@ pub(crate) async fn never_more_in_hand_than_a_batch(broker: Broker) {
     others_get_all_but(&world, 5, consumer, &gate).await;
 }
 
+/// All hands are taken: a full lane is at work, and what the other one holds cannot become
+/// more before that is done.
+pub(crate) async fn a_batch_does_not_wait_for_another_lane(broker: Broker) {
+    // Five of these have the same lane. The last one too: the other lane must be told.
+    const KEYS: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
+    let world = World::with_broker(broker).await;
+    let gate = Gate::shut();
+    let batch = BatchConfig { size: 4, within: Duration::from_secs(60), lanes: 2 };
+    let consumer = Consumer::new(&world.broker, &world.db, "greeter", gate.clone())
+        .with_config(ConsumerConfig { batch, ack_wait: Duration::from_secs(180), ..config() })
+        .on_batch::<Greeting>(wait_outside_together);
+    let running = world.start(consumer).await;
+    for key in KEYS {
+        world.publish(&Greeting::new(key, 1)).await;
+    }
+    let labels = [("group", "greeter"), ("topic", Greeting::TOPIC)];
+    let in_flight = world.env.metrics().gauge("consumer_in_flight", "", &labels);
+    eventually("all are in hand", SOON, async || (in_flight.get() == 8).then_some(())).await;
+    gate.open.add_permits(1000);
+    // The eighth begins a batch of its own, which may become more.
+    eventually("both lanes are done", SOON, async || {
+        (world.count("consumer_handled", &[]) == 7).then_some(())
+    })
+    .await;
+    running.stop(SOON).await.unwrap();
+    assert_eq!(world.count("consumer_handled", &[]), 7);
+}
+
 /// Several times its ack wait, with the broker free to give the message to another.
 pub(crate) async fn a_slow_handler_keeps_its_message(broker: Broker) {
     const ACK_WAIT: Duration = Duration::from_millis(400);

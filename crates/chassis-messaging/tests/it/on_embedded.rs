@@ -15,6 +15,7 @@ on_the_embedded_broker! { consumer_scenarios:
     poison_in_a_batch_dies_alone,
     never_more_in_hand_than_hands,
     never_more_in_hand_than_a_batch,
+    a_batch_does_not_wait_for_another_lane,
     a_slow_handler_keeps_its_message,
     a_topic_that_fails_is_left_alone_and_goes_on,
     the_lag_is_shown,
