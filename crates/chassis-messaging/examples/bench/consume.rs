@@ -1,7 +1,8 @@
 //! `consume_plain`: messages taken and acknowledged, beside the same with nothing but
-//! async-nats. `consume_inbox`: each takes effect once, in transactions of many, beside the
-//! same inserts in hand-written batches. `consume_inbox_single`: by a [`Consumer`] in a
-//! transaction for each, beside those transactions by hand.
+//! async-nats. `consume_inbox`: each takes effect once, by a [`Consumer`] with a batch handler,
+//! beside the same notes and inserts by hand, without a broker: as many to a transaction, over
+//! as many connections. `consume_inbox_single`: by a [`Consumer`] in a transaction for each,
+//! beside those transactions by hand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use chassis_core::{Component as _, Env, Ready, Result, Shutdown, unix_ms};
-use chassis_data::{Tx, params};
-use chassis_messaging::{Consumer, ConsumerConfig, Delivery, Inbox, Subscription};
+use chassis_data::{Tx, map_error, params};
+use chassis_messaging::consumer::BatchConfig;
+use chassis_messaging::{Consumer, ConsumerConfig, Inbox, Subscription};
 use chassis_test::figures::{Figure, median};
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -24,8 +26,11 @@ const SINGLE: usize = 10_000;
 const ROUNDS: usize = 3;
 /// Messages in hand.
 const IN_HAND: usize = 1000;
-/// Messages of one transaction.
-const BATCH: usize = 500;
+/// Taken before they are acknowledged.
+const TOGETHER: usize = 64;
+/// Messages of one transaction, and transactions at a time; together [`IN_HAND`].
+const BATCH: usize = 250;
+const LANES: usize = 4;
 /// Handlers of a consumer, and connections of what is done by hand.
 const HANDS: usize = 16;
 
@@ -34,8 +39,7 @@ pub(crate) async fn plain(world: &World) -> Outcome<Figure> {
     let (mut raws, mut ours) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         raws.push(raw(world, round).await?);
-        let deliver = async |delivery: Vec<Delivery>| acknowledge(delivery).await;
-        ours.push(batches(world, &format!("bench-plain-{round}"), 64, deliver).await?);
+        ours.push(acknowledge(world, &format!("bench-plain-{round}")).await?);
     }
     Ok(Figure {
         bench: "consume_plain".into(),
@@ -111,63 +115,55 @@ async fn raw(world: &World, round: usize) -> Outcome<f64> {
     Ok(MESSAGES as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Takes all messages for a group, as many at a time as are there.
-async fn batches(
-    world: &World,
-    group: &str,
-    most: usize,
-    handle: impl AsyncFn(Vec<Delivery>) -> Result<()>,
-) -> Outcome<f64> {
+/// Takes all messages for a group, some at a time where there are some.
+async fn acknowledge(world: &World, group: &str) -> Outcome<f64> {
     let subscription = Subscription { max_in_flight: IN_HAND, ..Subscription::new(group, TOPIC) };
     let start = Instant::now();
     let mut deliveries = world.broker.subscribe(subscription).await?;
     let mut taken = 0;
     while taken < MESSAGES {
         let first = timeout(LIMIT, deliveries.next()).await??.ok_or("the broker was closed")?;
-        let mut batch = vec![first];
-        while batch.len() < most
+        let mut some = vec![first];
+        while some.len() < TOGETHER
             && let Some(Ok(Some(delivery))) = deliveries.next().now_or_never()
         {
-            batch.push(delivery);
+            some.push(delivery);
         }
-        taken += batch.len();
-        handle(batch).await?;
+        taken += some.len();
+        for delivery in some {
+            delivery.ack().await?;
+        }
     }
     Ok(MESSAGES as f64 / start.elapsed().as_secs_f64())
 }
 
-async fn acknowledge(batch: Vec<Delivery>) -> Result<()> {
-    for delivery in batch {
-        delivery.ack().await?;
-    }
+async fn in_batches(world: &World, round: usize) -> Outcome<f64> {
+    world.empty().await?;
+    let batch = BatchConfig { size: BATCH, lanes: LANES, ..BatchConfig::default() };
+    let count = Arc::new(AtomicUsize::new(0));
+    let group = format!("bench-inbox-{round}");
+    let consumer = Consumer::new(&world.broker, &world.db, group, count.clone())
+        .with_config(ConsumerConfig { batch, ..ConsumerConfig::default() })
+        .on_batch::<Item>(take_all);
+    consume(world, consumer, &count, MESSAGES).await
+}
+
+async fn take_all(
+    count: Arc<AtomicUsize>,
+    tx: &mut Tx<sqlx::Postgres>,
+    items: Vec<Item>,
+) -> Result<()> {
+    let taken = items.len();
+    insert_items(tx, items.into_iter().map(|item| item.pad).collect()).await?;
+    tx.on_commit(move || {
+        count.fetch_add(taken, Ordering::Relaxed);
+    });
     Ok(())
 }
 
-async fn in_batches(world: &World, round: usize) -> Outcome<f64> {
-    world.empty().await?;
-    let inbox = Inbox::new(&world.db);
-    let group = format!("bench-inbox-{round}");
-    let handle = async |batch: Vec<Delivery>| {
-        let ids: Vec<&str> = batch.iter().map(|delivery| delivery.message.id.as_str()).collect();
-        let mut tx = world.db.begin().await?;
-        let first = inbox.first_times(&mut tx, &group, &ids).await?;
-        let new: Vec<&Delivery> =
-            batch.iter().zip(first).filter(|(_, first)| *first).map(|(new, _)| new).collect();
-        let names: Result<Vec<String>> =
-            new.iter().map(|new| Ok(new.message.to_event::<Item>()?.pad)).collect();
-        insert_items(&mut tx, &names?).await?;
-        tx.commit().await?;
-        acknowledge(batch).await
-    };
-    let rate = batches(world, &group, BATCH, handle).await?;
-    expect(world, MESSAGES).await?;
-    Ok(rate)
-}
-
-async fn insert_items(tx: &mut Tx<sqlx::Postgres>, names: &[String]) -> Result<()> {
-    let sql = "insert into item (name) select json_array_elements_text($1::json)";
-    let names = serde_json::to_string(names).map_err(chassis_core::Error::internal)?;
-    tx.execute(sql, params![names]).await.map(drop)
+async fn insert_items(tx: &mut Tx<sqlx::Postgres>, names: Vec<String>) -> Result<()> {
+    let insert = sqlx::query("insert into item (name) select unnest($1::text[])").bind(names);
+    insert.execute(tx.conn()).await.map_err(map_error).map(drop)
 }
 
 /// What the database has to do for it, by statements as fast as can be had.
@@ -175,52 +171,69 @@ async fn batches_by_hand(world: &World, round: usize) -> Outcome<f64> {
     world.empty().await?;
     let start = Instant::now();
     let pad = item_pad()?;
-    for batch in 0..MESSAGES / BATCH {
-        let ids: Vec<String> =
-            (0..BATCH).map(|number| message(batch * BATCH + number).id).collect();
-        let mut tx = world.db.begin().await?;
-        sqlx::query(
-            "insert into chassis_inbox (consumer, message_id, received_at)
-             select $1, unnest($2::text[]), $3 on conflict do nothing",
-        )
-        .bind(format!("by-hand-{round}"))
-        .bind(ids)
-        .bind(unix_ms())
-        .execute(tx.conn())
-        .await?;
-        sqlx::query("insert into item (name) select unnest($1::text[])")
-            .bind(vec![pad.clone(); BATCH])
-            .execute(tx.conn())
-            .await?;
-        tx.commit().await?;
+    let lanes = (0..LANES).map(|lane| {
+        let (db, pad, consumer) = (world.db.clone(), pad.clone(), format!("by-hand-{round}"));
+        tokio::spawn(async move {
+            for batch in (lane..MESSAGES / BATCH).step_by(LANES) {
+                let ids: Vec<String> =
+                    (0..BATCH).map(|number| message(batch * BATCH + number).id).collect();
+                let mut tx = db.begin().await?;
+                let note = sqlx::query(
+                    "insert into chassis_inbox (consumer, message_id, received_at)
+                     select $1, unnest($2::text[]), $3 on conflict do nothing",
+                );
+                let note = note.bind(&consumer).bind(ids).bind(unix_ms());
+                note.execute(tx.conn()).await.map_err(map_error)?;
+                insert_items(&mut tx, vec![pad.clone(); BATCH]).await?;
+                tx.commit().await?;
+            }
+            Result::<()>::Ok(())
+        })
+    });
+    for lane in lanes.collect::<Vec<_>>() {
+        lane.await?.map_err(Box::<dyn std::error::Error>::from)?;
     }
-    Ok(MESSAGES as f64 / start.elapsed().as_secs_f64())
+    let rate = MESSAGES as f64 / start.elapsed().as_secs_f64();
+    expect(world, MESSAGES).await?;
+    Ok(rate)
 }
 
 async fn single(world: &World, round: usize) -> Outcome<f64> {
     world.empty().await?;
     publish(world, SINGLE).await?;
-    let (count, env) = (Arc::new(AtomicUsize::new(0)), Env::new(chassis_core::service_info!("b")));
-    let (trigger, shutdown) = Shutdown::new();
-    let (ready, is_ready) = Ready::channel();
+    let count = Arc::new(AtomicUsize::new(0));
     let group = format!("bench-single-{round}");
     let consumer = Consumer::new(&world.broker, &world.db, group, count.clone())
         .with_config(ConsumerConfig { concurrency: HANDS, ..ConsumerConfig::default() })
         .on::<Item>(take);
+    let rate = consume(world, consumer, &count, SINGLE).await?;
+    publish(world, MESSAGES).await?;
+    Ok(rate)
+}
+
+/// Runs a consumer until it has handled all messages, and says how many a second.
+async fn consume(
+    world: &World,
+    consumer: Consumer<Arc<AtomicUsize>, sqlx::Postgres>,
+    count: &AtomicUsize,
+    messages: usize,
+) -> Outcome<f64> {
+    let env = Env::new(chassis_core::service_info!("b"));
+    let (trigger, shutdown) = Shutdown::new();
+    let (ready, is_ready) = Ready::channel();
     let start = Instant::now();
     let consumer = tokio::spawn(Box::new(consumer).run(env, ready, shutdown));
     is_ready.await?;
-    while count.load(Ordering::Relaxed) < SINGLE {
+    while count.load(Ordering::Relaxed) < messages {
         if start.elapsed() > LIMIT {
             return Err("the consumer did not handle everything in time".into());
         }
         sleep(Duration::from_millis(1)).await;
     }
-    let rate = SINGLE as f64 / start.elapsed().as_secs_f64();
+    let rate = messages as f64 / start.elapsed().as_secs_f64();
     trigger.shutdown(LIMIT);
     consumer.await??;
-    expect(world, SINGLE).await?;
-    publish(world, MESSAGES).await?;
+    expect(world, messages).await?;
     Ok(rate)
 }
 

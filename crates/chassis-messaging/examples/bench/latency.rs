@@ -1,6 +1,10 @@
 //! `commit_to_ack_p50_ms` and `_p99_ms`: from the commit of a business transaction to
 //! the broker's acknowledgement of its event, at 1 000 events a second. The anchor is
 //! one raw publish with a message id, from call to acknowledgement.
+//!
+//! Ten writers each draw their keys from a seed of their own: two events of a key are as near
+//! to each other as chance brings them. Order within a key is strict, so if all writers went
+//! through the keys in step, what would be measured is nine events waiting for the one before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,15 +16,17 @@ use chassis_messaging::broker::Tails;
 use chassis_messaging::{Broker, Message, Publisher};
 use chassis_test::figures::{Figure, percentile};
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
-use crate::world::{LIMIT, Outcome, Running, World, message};
+use crate::world::{KEYS, LIMIT, Outcome, Running, World, message};
 
-const WRITERS: usize = 10;
+pub(crate) const WRITERS: usize = 10;
 const EVERY: Duration = Duration::from_millis(10);
 const EVENTS_EACH: usize = 1000;
 /// Events at the beginning that do not count: connections and streams are made.
-const WARM_UP: usize = 100;
+pub(crate) const WARM_UP: usize = 100;
+/// Where the keys come from.
+const SEED: u64 = 1;
 const RAW: usize = 2000;
 
 /// An event that was committed.
@@ -79,11 +85,9 @@ pub(crate) async fn write(world: &World) -> Outcome<Vec<Committed>> {
     for writer in 0..WRITERS {
         let (db, outbox) = (world.db.clone(), world.outbox.clone());
         writers.push(tokio::spawn(async move {
-            let mut tick = interval(EVERY);
-            tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            let mut tick = ticks();
             let mut commits = Vec::with_capacity(EVENTS_EACH);
-            for number in 0..EVENTS_EACH {
-                let number = writer * EVENTS_EACH + number;
+            for number in numbers(writer).take(EVENTS_EACH) {
                 tick.tick().await;
                 let mut tx = db.begin().await?;
                 tx.execute("insert into item (name) values ($1)", params!["name"]).await?;
@@ -99,6 +103,19 @@ pub(crate) async fn write(world: &World) -> Outcome<Vec<Committed>> {
         commits.extend(writer.await??.into_iter().skip(WARM_UP));
     }
     Ok(commits)
+}
+
+/// When a writer is to write.
+pub(crate) fn ticks() -> Interval {
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    tick
+}
+
+/// The numbers of a writer's events: each is the only one of its kind, and has any key.
+pub(crate) fn numbers(writer: usize) -> impl Iterator<Item = usize> {
+    let mut keys = fastrand::Rng::with_seed(SEED + writer as u64);
+    (0..).map(move |event| (event * WRITERS + writer) * KEYS + keys.usize(..KEYS))
 }
 
 /// Milliseconds from each commit to what `seen` tells of it. Where nothing has come through
