@@ -40,9 +40,14 @@ const CLEAN_BATCH: u64 = 1000;
 /// How often the cleaner looks.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
-const NOTE_POSTGRES: &str = "INSERT INTO chassis_inbox (consumer, message_id, received_at)
-    SELECT $1, id, $2 FROM json_array_elements_text(CAST($3 AS json)) AS ids(id)
-    ON CONFLICT DO NOTHING RETURNING message_id";
+// Gives those that were there: mostly none, where the others would be a row each.
+const NOTE_POSTGRES: &str = "WITH ids AS (
+        SELECT id FROM json_array_elements_text(CAST($3 AS json)) AS ids(id)
+    ), noted AS (
+        INSERT INTO chassis_inbox (consumer, message_id, received_at)
+        SELECT $1, id, $2 FROM ids ON CONFLICT DO NOTHING RETURNING message_id
+    )
+    SELECT id FROM ids EXCEPT SELECT message_id FROM noted";
 // Without the WHERE, SQLite would read the ON as part of a join.
 const NOTE_SQLITE: &str = "INSERT INTO chassis_inbox (consumer, message_id, received_at)
     SELECT $1, value, $2 FROM json_each($3) WHERE true
@@ -145,18 +150,31 @@ impl<B: Backend> Inbox<B> {
         let mut sorted = message_ids.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
-        let note = match tx.dialect() {
-            Dialect::Postgres => NOTE_POSTGRES,
-            Dialect::Sqlite => NOTE_SQLITE,
-        };
-        let mut first = HashSet::with_capacity(sorted.len());
+        let mut repeated = HashSet::new();
         for ids in sorted.chunks(NOTE_BATCH) {
             let list = serde_json::to_string(ids).map_err(Error::internal)?;
-            for row in tx.fetch_all(note, params![consumer, unix_ms(), list]).await? {
-                first.insert(row.text(0)?.to_owned());
+            let values = params![consumer, unix_ms(), list];
+            match tx.dialect() {
+                Dialect::Postgres => {
+                    for row in tx.fetch_all(NOTE_POSTGRES, values).await? {
+                        repeated.insert(row.text(0)?.to_owned());
+                    }
+                }
+                Dialect::Sqlite => {
+                    let rows = tx.fetch_all(NOTE_SQLITE, values).await?;
+                    let noted = rows.iter().map(|row| row.text(0));
+                    let noted = noted.collect::<Result<HashSet<&str>>>()?;
+                    repeated.extend(
+                        ids.iter().filter(|id| !noted.contains(**id)).map(|&id| id.to_owned()),
+                    );
+                }
             }
         }
-        Ok(message_ids.iter().map(|id| first.remove(*id)).collect())
+        if sorted.len() == message_ids.len() {
+            return Ok(message_ids.iter().map(|id| !repeated.contains(*id)).collect());
+        }
+        let mut seen = HashSet::with_capacity(sorted.len());
+        Ok(message_ids.iter().map(|id| seen.insert(*id) && !repeated.contains(*id)).collect())
     }
 
     /// Refuses a retention that is not longer than the time for which a broker

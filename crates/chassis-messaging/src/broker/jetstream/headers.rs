@@ -103,7 +103,7 @@ pub(super) fn decode(message: &async_nats::Message, fallback_id: String) -> Mess
         id: fallback_id,
         source: String::new(),
         kind: String::new(),
-        topic: message.subject.to_string(),
+        topic: message.subject.as_str().to_owned(),
         key: None,
         time: 0,
         content_type: "application/octet-stream".to_owned(),

@@ -9,6 +9,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -27,8 +28,8 @@ enum Place<T> {
 }
 
 pub(super) struct KeyOrder<T> {
-    ready: BTreeMap<u64, (Option<String>, T)>,
-    lines: HashMap<String, BTreeMap<u64, Place<T>>>,
+    ready: BTreeMap<u64, (Option<Arc<str>>, T)>,
+    lines: HashMap<Arc<str>, BTreeMap<u64, Place<T>>>,
     /// What those that wait weigh together.
     parked: usize,
     weight: fn(&T) -> usize,
@@ -64,7 +65,7 @@ impl<T> KeyOrder<T> {
     pub(super) fn arrive(
         &mut self,
         seq: u64,
-        key: Option<&str>,
+        key: Option<Arc<str>>,
         item: T,
         most: usize,
         until: Instant,
@@ -73,10 +74,10 @@ impl<T> KeyOrder<T> {
             self.ready.insert(seq, (None, item));
             return None;
         };
-        let line = self.lines.entry(key.to_owned()).or_default();
+        let line = self.lines.entry(key.clone()).or_default();
         let known = line.contains_key(&seq);
         if let Some(Place::Ready) = line.get(&seq) {
-            self.ready.insert(seq, (Some(key.to_owned()), item));
+            self.ready.insert(seq, (Some(key), item));
             return None;
         }
         let mut ahead = 0;
@@ -92,10 +93,10 @@ impl<T> KeyOrder<T> {
             if let Some(Place::Parked(old)) = line.insert(seq, Place::Ready) {
                 self.parked -= (self.weight)(&old);
             }
-            self.ready.insert(seq, (Some(key.to_owned()), item));
+            self.ready.insert(seq, (Some(key.clone()), item));
             // Some that were to go have it before them now; others may go with it.
-            self.hold_back(key);
-            self.release(key);
+            self.hold_back(&key);
+            self.release(&key);
             return None;
         }
         if self.parked >= most && !matches!(line.get(&seq), Some(Place::Parked(_))) {
@@ -115,7 +116,7 @@ impl<T> KeyOrder<T> {
     pub(super) fn next(&mut self) -> Option<(T, Ticket)> {
         let (seq, (key, item)) = self.ready.pop_first()?;
         self.tickets += 1;
-        if let Some(line) = key.and_then(|key| self.lines.get_mut(&key)) {
+        if let Some(line) = key.and_then(|key| self.lines.get_mut(&*key)) {
             line.insert(seq, Place::Out(self.tickets));
         }
         Some((item, self.tickets))
@@ -169,7 +170,7 @@ impl<T> KeyOrder<T> {
         let ready = std::mem::take(&mut self.ready);
         let mut given = Vec::with_capacity(ready.len());
         for (seq, (key, item)) in ready {
-            if let Some(line) = key.and_then(|key| self.lines.get_mut(&key)) {
+            if let Some(line) = key.and_then(|key| self.lines.get_mut(&*key)) {
                 line.insert(seq, Self::awaited(&mut self.earliest, until));
             }
             given.push(item);
@@ -191,14 +192,14 @@ impl<T> KeyOrder<T> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return;
         }
-        let overdue: Vec<String> = self
+        let overdue: Vec<Arc<str>> = self
             .lines
             .iter()
             .filter(|(_, line)| line.values().any(|place| place.is_overdue(now)))
             .map(|(key, _)| key.clone())
             .collect();
         for key in overdue {
-            if let Some(line) = self.lines.get_mut(&key) {
+            if let Some(line) = self.lines.get_mut(&*key) {
                 line.retain(|_, place| !place.is_overdue(now));
             }
             self.release(&key);
@@ -255,7 +256,7 @@ impl<T> KeyOrder<T> {
                 }
                 if let Place::Parked(item) = std::mem::replace(place, Place::Ready) {
                     self.parked -= (self.weight)(&item);
-                    self.ready.insert(seq, (Some(key.to_owned()), item));
+                    self.ready.insert(seq, (Some(Arc::from(key)), item));
                 }
             }
             if !place.goes() {
@@ -299,7 +300,7 @@ mod tests {
     }
 
     fn arrive(lines: &mut KeyOrder<u64>, seq: u64, key: &str) -> Option<u64> {
-        lines.arrive(seq, Some(key), seq, 2, at(5))
+        lines.arrive(seq, Some(key.into()), seq, 2, at(5))
     }
 
     #[test]
@@ -387,7 +388,7 @@ mod tests {
     fn of_several_of_a_key_the_first_go_together_whenever_they_came() {
         let mut lines = KeyOrder::new(2, |_| 1);
         for seq in [5, 6, 3] {
-            assert_eq!(lines.arrive(seq, Some("a"), seq, 9, at(5)), None);
+            assert_eq!(lines.arrive(seq, Some("a".into()), seq, 9, at(5)), None);
         }
         let out: Vec<_> = std::iter::from_fn(|| lines.next()).collect();
         assert_eq!(out.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [3, 5]);
@@ -419,12 +420,12 @@ mod tests {
     fn several_of_a_key_go_together_in_their_order() {
         let mut lines = KeyOrder::new(3, |_| 1);
         for seq in 1..=2 {
-            assert_eq!(lines.arrive(seq, Some("a"), seq, 9, at(5)), None);
+            assert_eq!(lines.arrive(seq, Some("a".into()), seq, 9, at(5)), None);
         }
         let (first, one) = lines.next().unwrap();
         assert_eq!(first, 1);
         for seq in 3..=4 {
-            assert_eq!(lines.arrive(seq, Some("a"), seq, 9, at(5)), None);
+            assert_eq!(lines.arrive(seq, Some("a".into()), seq, 9, at(5)), None);
         }
         let (second, two) = lines.next().unwrap();
         assert_eq!(second, 2);
@@ -432,9 +433,9 @@ mod tests {
         lines.given_back(1, Some("a"), one, at(10));
         assert!(lines.next().is_none());
         lines.given_back(2, Some("a"), two, at(10));
-        lines.arrive(2, Some("a"), 2, 9, at(5));
+        lines.arrive(2, Some("a".into()), 2, 9, at(5));
         assert!(lines.next().is_none());
-        lines.arrive(1, Some("a"), 1, 9, at(5));
+        lines.arrive(1, Some("a".into()), 1, 9, at(5));
         let key_order: Vec<_> = std::iter::from_fn(|| lines.next()).map(|(seq, _)| seq).collect();
         assert_eq!(key_order, [1, 2, 3]);
     }
@@ -450,7 +451,7 @@ mod tests {
         lines.finished(1, Some("a"), ticket);
         arrive(&mut lines, 4, "a");
         assert!(lines.next().is_none());
-        lines.arrive(2, Some("a"), 2, 2, at(9));
+        lines.arrive(2, Some("a".into()), 2, 2, at(9));
         assert_eq!(lines.next().map(|(seq, _)| seq), Some(2));
     }
 
@@ -458,7 +459,7 @@ mod tests {
     fn giving_back_asks_for_room_by_number_and_not_by_weight() {
         let mut lines = KeyOrder::new(1, |_| 1 << 30);
         for seq in 1..=2 {
-            assert_eq!(lines.arrive(seq, Some("a"), seq, usize::MAX, at(5)), None);
+            assert_eq!(lines.arrive(seq, Some("a".into()), seq, usize::MAX, at(5)), None);
         }
         let given = lines.give_back(at(9));
         assert_eq!(given, [1, 2]);

@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::deliveries::{Answered, Asker, Held, JetStreamDeliveries, Pulled};
+use super::deliveries::{Answered, Held, JetStreamDeliveries, Owner, Pulled};
 use super::key_order::KeyOrder;
 use super::uncounted::Uncounted;
 use super::{Shared, connect, headers, streams, unavailable};
@@ -98,14 +98,17 @@ pub(super) async fn start(
     let uncounted = shared.uncounted.lock().entry(durable.clone()).or_default().clone();
     let (want, wanted) = watch::channel(true);
     let per_key = subscription.per_key;
-    let asker = Arc::new(Asker {
+    let owner = Arc::new(Owner {
         shared: shared.clone(),
+        client: client.clone(),
         group: subscription.group.clone(),
         topic: subscription.topic.clone(),
+        answers,
+        uncounted: uncounted.clone(),
     });
     let puller = Puller {
         client,
-        asker,
+        owner,
         next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"),
         subscription,
         inbox,
@@ -113,7 +116,6 @@ pub(super) async fn start(
         lines: KeyOrder::new(per_key, weight),
         in_hand: 0,
         out,
-        answers,
         answered,
         broken: false,
         uncounted,
@@ -228,18 +230,18 @@ impl Requests {
 struct Puller {
     shared: Arc<Shared>,
     client: Client,
-    /// Asks how far the consumer is.
-    asker: Arc<Asker>,
+    /// What the deliveries share.
+    owner: Arc<Owner>,
     subscription: Subscription,
     /// Where requests for messages go.
     next: String,
     inbox: Inbox,
     requests: Requests,
-    lines: KeyOrder<Pulled>,
+    /// Boxed: they are moved about in there.
+    lines: KeyOrder<Box<Pulled>>,
     /// Deliveries without an answer.
     in_hand: usize,
     out: mpsc::Sender<Delivery>,
-    answers: mpsc::Sender<Answered>,
     answered: mpsc::Receiver<Answered>,
     /// Stream or consumer are gone, or not those that they were.
     broken: bool,
@@ -308,19 +310,10 @@ impl Puller {
         while self.in_hand < self.subscription.max_in_flight {
             let Some((pulled, ticket)) = self.lines.next() else { return };
             self.in_hand += 1;
-            let attempt = pulled.attempt;
-            let message = pulled.message.clone();
-            let held = Held::new(
-                self.client.clone(),
-                self.asker.clone(),
-                pulled,
-                ticket,
-                self.answers.clone(),
-                self.uncounted.clone(),
-            );
+            let delivery = Held::delivery(self.owner.clone(), *pulled, ticket);
             // There is room for as many as may be in hand. If nobody listens any
             // more, the delivery is dropped, which gives the message back.
-            let _ = self.out.try_send(Delivery::new(message, attempt, Box::new(held)));
+            let _ = self.out.try_send(delivery);
         }
     }
 
@@ -374,20 +367,19 @@ impl Puller {
             Some(_) if self.broken => {}
             Some(pulled) => {
                 self.newest = self.newest.max(pulled.seq);
-                self.place(pulled).await;
+                self.place(Box::new(pulled)).await;
             }
             None => tracing::warn!("NATS sent a message that is not of a stream; left alone"),
         }
     }
 
-    async fn place(&mut self, mut pulled: Pulled) {
+    async fn place(&mut self, mut pulled: Box<Pulled>) {
         pulled.attempt = self.uncounted.lock().attempt(pulled.seq, pulled.attempt);
-        let key = pulled.message.line().map(str::to_owned);
         // What it must wait if it finds no place; the longer it waits, the longer.
         let wait = self.no_place(pulled.seq);
         let until = Instant::now() + wait + self.grace();
-        let (seq, key) = (pulled.seq, key.as_deref());
-        if let Some(pulled) = self.lines.arrive(seq, key, pulled, PARKED_BYTES, until) {
+        let (seq, line) = (pulled.seq, pulled.line.clone());
+        if let Some(pulled) = self.lines.arrive(seq, line, pulled, PARKED_BYTES, until) {
             self.send_back(&pulled, wait).await;
         }
         if !self.is_wanted() {
@@ -447,25 +439,25 @@ impl Puller {
 
     fn note(&mut self, answered: &Answered) {
         self.in_hand = self.in_hand.saturating_sub(1);
-        let Answered { seq, key, ticket, attempt, answer } = answered;
+        let Answered { seq, line, ticket, attempt, answer } = answered;
         let spent = self.subscription.max_deliver.is_some_and(|most| *attempt >= most);
         match answer {
             Answer::Nak(delay) if !spent => {
                 let until = Instant::now() + *delay + self.grace();
-                self.lines.given_back(*seq, key.as_deref(), *ticket, until);
+                self.lines.given_back(*seq, line.as_deref(), *ticket, until);
             }
             // Whoever has it when its time is up: those behind it ask for themselves.
             Answer::Defer(delay) if !spent => {
                 let until = Instant::now() + *delay + ON_ITS_WAY;
-                self.lines.given_back(*seq, key.as_deref(), *ticket, until);
+                self.lines.given_back(*seq, line.as_deref(), *ticket, until);
             }
             Answer::Release => {
                 let until = Instant::now() + self.grace();
-                self.lines.given_back(*seq, key.as_deref(), *ticket, until);
+                self.lines.given_back(*seq, line.as_deref(), *ticket, until);
             }
             _ => {
                 self.uncounted.lock().forget(*seq);
-                self.lines.finished(*seq, key.as_deref(), *ticket);
+                self.lines.finished(*seq, line.as_deref(), *ticket);
             }
         }
     }
@@ -569,7 +561,7 @@ impl Puller {
         };
         // Bounded: the server may be gone. The messages then come after their ack wait.
         let _ = tokio::time::timeout(LEAVE_PATIENCE, leave).await;
-        for pulled in self.lines.waiting().chain(&rest) {
+        for pulled in self.lines.waiting().map(Box::as_ref).chain(&rest) {
             self.send_back(pulled, Duration::ZERO).await;
         }
     }
@@ -582,7 +574,8 @@ fn next_that_came<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     unconstrained(stream.next()).now_or_never().flatten()
 }
 
-fn weight(pulled: &Pulled) -> usize {
+#[expect(clippy::borrowed_box, reason = "the lines weigh what they hold")]
+fn weight(pulled: &Box<Pulled>) -> usize {
     pulled.message.size() + OVERHEAD
 }
 
