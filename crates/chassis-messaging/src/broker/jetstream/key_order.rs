@@ -95,13 +95,19 @@ impl<T> KeyOrder<T> {
             }
             self.ready.insert(seq, (Some(key.clone()), item));
             // Some that were to go have it before them now; others may go with it.
-            self.hold_back(&key);
+            self.hold_back(&key, seq, self.per_key.saturating_sub(ahead + 1));
             self.release(&key);
+            return None;
+        }
+        if matches!(line.get(&seq), Some(Place::Out(_))) {
+            // The hand that has it will answer; another copy would have to wait, and that
+            // answer would be void then, though others of the key wait for it.
             return None;
         }
         if self.parked >= most && !matches!(line.get(&seq), Some(Place::Parked(_))) {
             if !known {
                 line.insert(seq, Self::awaited(&mut self.earliest, until));
+                self.hold_back(&key, seq, 0);
             }
             return Some(item);
         }
@@ -109,6 +115,7 @@ impl<T> KeyOrder<T> {
         if let Some(Place::Parked(old)) = line.insert(seq, Place::Parked(item)) {
             self.parked -= (self.weight)(&old);
         }
+        self.hold_back(&key, seq, 0);
         None
     }
 
@@ -149,14 +156,7 @@ impl<T> KeyOrder<T> {
             Some(until) => {
                 line.insert(seq, Self::awaited(&mut self.earliest, until));
                 // Those behind it that were to go with it must wait.
-                for (behind, place) in line.range_mut((Bound::Excluded(seq), Bound::Unbounded)) {
-                    if matches!(place, Place::Ready)
-                        && let Some((_, item)) = self.ready.remove(behind)
-                    {
-                        self.parked += (self.weight)(&item);
-                        *place = Place::Parked(item);
-                    }
-                }
+                self.hold_back(key, seq, 0);
             }
             None => {
                 line.remove(&seq);
@@ -228,12 +228,17 @@ impl<T> KeyOrder<T> {
         self.ready.values().map(|(_, item)| item).chain(parked)
     }
 
-    /// Of a key no more may go than may be in hand together.
-    fn hold_back(&mut self, key: &str) {
+    /// Of those behind a message and about to go only the first go with it, at most so many.
+    fn hold_back(&mut self, key: &str, seq: u64, mut most: usize) {
         let Some(line) = self.lines.get_mut(key) else { return };
-        for (seq, place) in line.iter_mut().skip(self.per_key) {
+        for (behind, place) in line.range_mut((Bound::Excluded(seq), Bound::Unbounded)) {
+            if most > 0 && place.goes() {
+                most -= 1;
+                continue;
+            }
+            most = 0;
             if matches!(place, Place::Ready)
-                && let Some((_, item)) = self.ready.remove(seq)
+                && let Some((_, item)) = self.ready.remove(behind)
             {
                 self.parked += (self.weight)(&item);
                 *place = Place::Parked(item);
@@ -397,6 +402,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_about_to_go_waits_for_an_earlier_one_that_came_late() {
+        let mut lines = KeyOrder::new(3, |_| 1);
+        lines.arrive(5, Some("a".into()), 5, 9, at(5));
+        let (_, ticket) = lines.next().unwrap();
+        // Number 6 could go with 5, but then 1 and what comes before 6 would go behind it.
+        for seq in [6, 1, 2, 3] {
+            lines.arrive(seq, Some("a".into()), seq, 9, at(5));
+        }
+        assert!(lines.next().is_none());
+        lines.finished(5, Some("a"), ticket);
+        let order: Vec<_> = std::iter::from_fn(|| lines.next()).map(|(seq, _)| seq).collect();
+        assert_eq!(order, [1, 2, 3]);
+    }
+
+    #[test]
     fn only_so_many_may_wait_and_the_rest_keeps_its_place() {
         let mut lines = KeyOrder::new(1, |_| 1);
         for seq in 1..=3 {
@@ -453,6 +473,69 @@ mod tests {
         assert!(lines.next().is_none());
         lines.arrive(2, Some("a".into()), 2, 2, at(9));
         assert_eq!(lines.next().map(|(seq, _)| seq), Some(2));
+    }
+
+    #[test]
+    fn a_redelivery_of_what_is_in_hand_does_not_stop_its_key_for_ever() {
+        let mut lines = KeyOrder::new(1, |_| 1);
+        arrive(&mut lines, 2, "a");
+        let (_, ticket) = lines.next().unwrap();
+        // Late, so it waits for the one in hand; then that one comes again.
+        arrive(&mut lines, 1, "a");
+        arrive(&mut lines, 2, "a");
+        assert!(lines.next().is_none());
+        lines.finished(2, Some("a"), ticket);
+        assert_eq!(lines.next().map(|(seq, _)| seq), Some(1));
+    }
+
+    /// Whatever comes, in whatever order and however often: once all that is in hand is
+    /// answered and nothing is expected any more, nothing waits.
+    #[test]
+    fn nothing_waits_for_what_nobody_holds() {
+        for seed in 0..3000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let per_key = rng.usize(1..=3);
+            let mut lines = KeyOrder::new(per_key, |_| 1);
+            // What was handed out and not answered, also where a newer copy went out.
+            let mut out: Vec<(u64, Ticket)> = Vec::new();
+            let mut now = 0;
+            for _ in 0..rng.usize(1..60) {
+                match rng.u8(..10) {
+                    0..4 => {
+                        let seq = rng.u64(1..=6);
+                        lines.arrive(seq, Some("a".into()), seq, 3, at(now + 5));
+                    }
+                    4..7 => out.extend(lines.next()),
+                    7..9 if !out.is_empty() => {
+                        let (seq, ticket) = out.swap_remove(rng.usize(..out.len()));
+                        if rng.bool() {
+                            lines.finished(seq, Some("a"), ticket);
+                        } else {
+                            lines.given_back(seq, Some("a"), ticket, at(now + 5));
+                        }
+                    }
+                    _ => {
+                        now += rng.u64(..4);
+                        lines.advance(at(now));
+                    }
+                }
+                let places = lines.lines.values().flat_map(BTreeMap::values);
+                let going = places.filter(|place| place.goes()).count();
+                assert!(going <= per_key, "seed {seed}: {going} of a key");
+            }
+            lines.advance(at(now + 100));
+            loop {
+                for (seq, ticket) in out.drain(..) {
+                    lines.finished(seq, Some("a"), ticket);
+                }
+                out.extend(std::iter::from_fn(|| lines.next()));
+                if out.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(lines.waiting().count(), 0, "seed {seed}");
+            assert!(lines.lines.is_empty() && lines.parked == 0, "seed {seed}");
+        }
     }
 
     #[test]
