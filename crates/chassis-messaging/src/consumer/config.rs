@@ -57,15 +57,15 @@ pub struct BatchConfig {
     /// `ack_wait`. A quarter of a batch does not wait where all that may be in hand is.
     #[serde(with = "duration")]
     pub within: Duration,
-    /// How many batches of a topic are handled at the same time: one can be collected
-    /// while the other is committed. Each key always has the same lane. Lanes times
+    /// How many batches of a topic are handled at the same time: some can be collected
+    /// while others are committed. Each key always has the same lane. Lanes times
     /// size is what may be in hand, at most 1000.
     pub lanes: usize,
 }
 
 impl Default for BatchConfig {
     fn default() -> BatchConfig {
-        BatchConfig { size: 100, within: Duration::from_millis(50), lanes: 2 }
+        BatchConfig { size: 100, within: Duration::from_millis(50), lanes: 4 }
     }
 }
 
