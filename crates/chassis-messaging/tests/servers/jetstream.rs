@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::FromConsumer as _, consumer::pull};
 use chassis_messaging::broker::conformance::{SCENARIOS, run_all};
-use chassis_messaging::{Broker, BrokerConfig, Message, Subscription};
+use chassis_messaging::{Broker, BrokerConfig, Delivery, Message, Subscription};
 use chassis_test::eventually;
 use chassis_test::servers::Nats;
 use futures_util::StreamExt as _;
@@ -82,6 +82,49 @@ async fn a_deleted_stream_and_consumer_come_back() {
     let next = tokio::time::timeout(SOON, deliveries.next()).await.expect("a delivery");
     assert_eq!(next.unwrap().unwrap().message.payload, "2");
     broker.close().await;
+}
+
+/// The server knows which message is answered by its number alone, and the numbers of a stream
+/// that was made again begin anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_from_before_a_loss_is_not_taken_for_one_to_another_message() {
+    let nats = Nats::shared().await;
+    let stream = format!("anew-{}", uuid::Uuid::now_v7().simple());
+    let topic = format!("{stream}.notes");
+    let broker = Broker::connect(&BrokerConfig::at(nats.url())).await.unwrap();
+    let mut deliveries = broker.subscribe(Subscription::new("group", &topic)).await.unwrap();
+    broker.publish(message(&topic, 1)).await.unwrap();
+    let next = timeout(SOON, deliveries.next()).await.expect("a delivery");
+    let old = next.unwrap().unwrap();
+
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    jetstream::new(client).delete_stream(&stream).await.unwrap();
+    let other = Broker::connect(&BrokerConfig::at(nats.url())).await.unwrap();
+    let new = message(&topic, 2);
+    eventually("it is stored", SOON, async || other.publish(new.clone()).await.ok()).await;
+    // It is refused: what was lost is to be published first. So it is found out.
+    let _ = broker.publish(message(&topic, 1)).await;
+    eventually("the loss is seen", SOON, async || old.in_progress().await.err()).await;
+
+    let mut others = other.subscribe(Subscription::new("group", &topic)).await.unwrap();
+    let next = timeout(SOON, others.next()).await.expect("what has its number now");
+    let taken = next.unwrap().unwrap();
+    let id = taken.message.id.clone();
+    assert_eq!(old.ack().await.unwrap_err().reason(), "BROKER_UNAVAILABLE");
+    taken.nak(Duration::ZERO).await.unwrap();
+    // The second one may come before.
+    let mut held = Vec::new();
+    while held.last().is_none_or(|last: &Delivery| last.message.id != id) {
+        let next = timeout(SOON, async {
+            tokio::select! {
+                one = deliveries.next() => one,
+                one = others.next() => one,
+            }
+        });
+        held.push(next.await.expect("it comes again").unwrap().unwrap());
+    }
+    broker.close().await;
+    other.close().await;
 }
 
 /// An operator may have bounded what a request can ask for: who asks for more is told so at

@@ -1,6 +1,7 @@
 //! What a subscriber of JetStream holds, and how its answers go out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, Subject};
@@ -138,6 +139,10 @@ pub(super) struct Owner {
     pub(super) answers: mpsc::Sender<Answered>,
     /// Deliveries of this consumer that were in nobody's hands.
     pub(super) uncounted: Arc<Mutex<Uncounted>>,
+    /// Counts how often the numbers of the stream began to stand for other messages. The
+    /// server tells messages in an answer by nothing else: an answer to one that was taken
+    /// before would be taken for one to whatever has its number now.
+    pub(super) numbering: AtomicU64,
 }
 
 impl Owner {
@@ -154,6 +159,8 @@ impl Owner {
 
 pub(super) struct Held {
     owner: Arc<Owner>,
+    /// Whose number it has.
+    numbering: u64,
     reply: Subject,
     /// Taken by the answer.
     answered: Option<Answered>,
@@ -165,8 +172,23 @@ impl Held {
         let Pulled { seq, attempt, message, line, reply } = pulled;
         let answer = Answer::Nak(Duration::ZERO);
         let answered = Some(Answered { seq, line, ticket, attempt, answer });
-        let held = Held { owner, reply, answered };
+        let numbering = owner.numbering.load(Ordering::Acquire);
+        let held = Held { owner, numbering, reply, answered };
         Delivery::new(message, attempt, Box::new(held))
+    }
+
+    /// Whether the server would know which message is meant.
+    fn is_known(&self) -> bool {
+        self.numbering == self.owner.numbering.load(Ordering::Acquire)
+    }
+
+    /// Sends an answer, unless it would be to another message.
+    async fn send(&self, payload: Bytes) -> Result<()> {
+        if !self.is_known() {
+            return Err(unavailable("the stream lost the message, which comes again"));
+        }
+        let sent = self.owner.client.publish(self.reply.clone(), payload).await;
+        sent.map_err(|source| unavailable("NATS takes no answer").with_source(source))
     }
 
     fn tell(&mut self, answer: Answer) {
@@ -185,17 +207,14 @@ impl Acknowledge for Held {
                 // Before it is sent: the message may be back at once.
                 self.owner.uncounted.lock().add(answered.seq, MAX_ACK_PENDING);
             }
-            let sent = self.owner.client.publish(self.reply.clone(), payload(answer)).await;
+            let sent = self.send(payload(answer)).await;
             self.tell(answer);
-            sent.map_err(|source| unavailable("NATS takes no answer").with_source(source))
+            sent
         })
     }
 
     fn in_progress(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move {
-            let sent = self.owner.client.publish(self.reply.clone(), IN_PROGRESS).await;
-            sent.map_err(|source| unavailable("NATS takes no answer").with_source(source))
-        })
+        Box::pin(self.send(IN_PROGRESS))
     }
 
     fn is_oldest(&self) -> BoxFuture<'_, Result<bool>> {
@@ -215,6 +234,9 @@ impl Drop for Held {
         }
         let answer = Answer::Nak(Duration::ZERO);
         self.tell(answer);
+        if !self.is_known() {
+            return;
+        }
         // Without a runtime the message comes again after its ack wait.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (owner, reply) = (self.owner.clone(), self.reply.clone());

@@ -412,8 +412,8 @@ mod tests {
         }
         assert!(lines.next().is_none());
         lines.finished(5, Some("a"), ticket);
-        let order: Vec<_> = std::iter::from_fn(|| lines.next()).map(|(seq, _)| seq).collect();
-        assert_eq!(order, [1, 2, 3]);
+        let went: Vec<_> = std::iter::from_fn(|| lines.next()).map(|(seq, _)| seq).collect();
+        assert_eq!(went, [1, 2, 3]);
     }
 
     #[test]

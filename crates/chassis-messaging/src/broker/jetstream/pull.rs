@@ -19,6 +19,7 @@
 //! consumer after a silence, and when a stream is found to have lost its end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, StatusCode, Subscriber};
@@ -105,6 +106,7 @@ pub(super) async fn start(
         topic: subscription.topic.clone(),
         answers,
         uncounted: uncounted.clone(),
+        numbering: AtomicU64::new(0),
     });
     let puller = Puller {
         client,
@@ -122,6 +124,7 @@ pub(super) async fn start(
         wanted,
         losses: shared.ledger.losses(),
         newest: 0,
+        created: None,
         shared,
     };
     pullers.spawn(puller.run());
@@ -253,6 +256,8 @@ struct Puller {
     losses: watch::Receiver<u64>,
     /// The highest number that came.
     newest: u64,
+    /// When the stream was made.
+    created: Option<i128>,
 }
 
 impl Puller {
@@ -261,6 +266,7 @@ impl Puller {
         let mut connections = shared.connections.clone();
         let mut keep_alive = interval(self.subscription.ack_wait / 3);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.look_at_stream().await;
         loop {
             self.lines.advance(Instant::now());
             if !self.broken {
@@ -295,7 +301,13 @@ impl Puller {
                 Ok(()) = self.wanted.changed() => self.pause().await,
                 // Looked at above.
                 Ok(()) = connections.changed() => {}
-                Ok(()) = self.losses.changed() => self.look().await,
+                Ok(()) = self.losses.changed() => {
+                    // By the number of the newest message alone that cannot be seen once as
+                    // many came anew as were lost.
+                    let lost = shared.ledger.of(segment(&self.subscription.topic)).is_lost();
+                    self.trust_unless(lost);
+                    self.look().await;
+                }
                 _ = keep_alive.tick() => self.keep_alive().await,
                 () = until(timer) => self.check_silence().await,
             }
@@ -394,6 +406,9 @@ impl Puller {
 
     /// Gives back what nobody had in hand.
     async fn send_back(&self, pulled: &Pulled, delay: Duration) {
+        if self.broken {
+            return;
+        }
         self.uncounted.lock().add(pulled.seq, streams::MAX_ACK_PENDING);
         pulled.send(&self.client, Answer::Nak(delay)).await;
     }
@@ -426,8 +441,8 @@ impl Puller {
         let description = message.description.as_deref().unwrap_or_default();
         match status.as_u16() {
             404 | 408 if pending.is_some() => {}
-            503 => self.broken = true,
-            409 if description.contains("Deleted") => self.broken = true,
+            503 => self.trust_unless(true),
+            409 if description.contains("Deleted") => self.trust_unless(true),
             // At once it would say the same again.
             code if self.requests.refused() => {
                 let topic = &self.subscription.topic;
@@ -484,10 +499,25 @@ impl Puller {
                 sleep(REPAIR_PAUSE).await;
             }
         }
-        // A server that was killed may have lost the end of the stream.
-        let last = streams::last(&self.shared.context, &self.subscription.topic);
-        if let Ok(Ok(last)) = tokio::time::timeout(LEAVE_PATIENCE, last).await {
-            self.broken |= last < self.newest;
+        self.look_at_stream().await;
+    }
+
+    /// A server that was killed may have lost the end of the stream, and another subscriber may
+    /// have made it again.
+    async fn look_at_stream(&mut self) {
+        let state = streams::state(&self.shared.context, &self.subscription.topic);
+        if let Ok(Ok((created, last))) = tokio::time::timeout(LEAVE_PATIENCE, state).await {
+            let same = *self.created.get_or_insert(created) == created;
+            self.trust_unless(!same || last < self.newest);
+        }
+    }
+
+    /// Stream or consumer may not be those that they were: nothing that was taken so far is
+    /// answered any more, since the answers may be taken for those to other messages.
+    fn trust_unless(&mut self, other: bool) {
+        if other && !self.broken {
+            self.broken = true;
+            self.owner.numbering.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -508,6 +538,8 @@ impl Puller {
                 *self.uncounted.lock() = Uncounted::default();
                 self.requests.forget();
                 self.newest = 0;
+                self.created = None;
+                self.look_at_stream().await;
             }
             Err(error) => {
                 let topic = &self.subscription.topic;
@@ -517,6 +549,9 @@ impl Puller {
     }
 
     async fn keep_alive(&self) {
+        if self.broken {
+            return;
+        }
         for pulled in self.lines.waiting() {
             pulled.in_progress(&self.client).await;
         }
@@ -535,7 +570,8 @@ impl Puller {
         let found = streams::find_consumer(&self.shared.context, group, topic);
         // Bounded: the server may be gone.
         if let Ok(Ok(found)) = tokio::time::timeout(LEAVE_PATIENCE, found).await {
-            self.broken |= found.is_none_or(|found| found.delivered.stream_sequence < self.newest);
+            let newest = self.newest;
+            self.trust_unless(found.is_none_or(|found| found.delivered.stream_sequence < newest));
         }
     }
 

@@ -102,12 +102,13 @@ pub(super) async fn ensure_consumer(context: &Context, subscription: &Subscripti
     })
 }
 
-/// The number of the newest message of the stream of a topic.
-pub(super) async fn last(context: &Context, topic: &str) -> Result<u64> {
+/// When the stream of a topic was made, and the number of its newest message.
+pub(super) async fn state(context: &Context, topic: &str) -> Result<(i128, u64)> {
     let stream = context.get_stream(segment(topic)).await;
     let stream = stream
         .map_err(|source| unavailable("the JetStream stream cannot be seen").with_source(source))?;
-    Ok(stream.cached_info().state.last_sequence)
+    let info = stream.cached_info();
+    Ok((info.created.unix_timestamp_nanos(), info.state.last_sequence))
 }
 
 /// The durable consumer of a (group, topic) as it is now; `None` where there is none.
