@@ -123,7 +123,7 @@ pub struct Watch {
 #[derive(Debug)]
 pub(super) struct StreamTail {
     stream: String,
-    /// The highest position that was acknowledged.
+    /// The position of the witness, changed with it: what stands there or before is noted.
     highest: AtomicU64,
     state: Mutex<State>,
     /// Under which connection the stream was last looked at.
@@ -134,10 +134,12 @@ pub(super) struct StreamTail {
     pub(super) looking: tokio::sync::Mutex<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// With the time at which it was handed over.
     witness: Option<(Witness, Instant)>,
+    /// When it began without a witness.
+    begun: Instant,
     /// Who has not settled its loss yet; not empty while it is lost.
     unsettled: BTreeSet<u64>,
     /// The stream itself was missing.
@@ -182,9 +184,18 @@ impl Ledger {
         self.all().iter().filter_map(|tail| tail.tail(State::is_whole)).collect()
     }
 
-    /// Takes over what an earlier process knew, where nothing newer is known.
+    /// Takes over what another process knew, where nothing newer is known.
     pub fn remember(&self, tail: Tail) {
         self.of(&tail.stream).remember(tail.witness, tail.age);
+    }
+
+    /// The same; where it is news, nothing is published to the stream before it was looked
+    /// for: what comes next may have to follow what is lost.
+    pub fn recall(&self, tail: Tail) {
+        let known = self.of(&tail.stream);
+        if known.remember(tail.witness, tail.age) {
+            known.forget();
+        }
     }
 
     /// Begins to see to losses.
@@ -242,6 +253,15 @@ impl Drop for Watch {
 }
 
 impl State {
+    fn begin(round: u64) -> State {
+        let unsettled = BTreeSet::new();
+        State { witness: None, begun: Instant::now(), unsettled, gone: false, round }
+    }
+
+    fn knows(&self, position: u64) -> bool {
+        self.witness.as_ref().is_some_and(|(known, _)| known.position >= position)
+    }
+
     fn is_whole(&self) -> bool {
         self.unsettled.is_empty()
     }
@@ -252,7 +272,7 @@ impl StreamTail {
         StreamTail {
             stream: stream.to_owned(),
             highest: AtomicU64::new(0),
-            state: Mutex::default(),
+            state: Mutex::new(State::begin(0)),
             seen: AtomicU64::new(NEVER),
             there: AtomicBool::new(false),
             looking: tokio::sync::Mutex::default(),
@@ -272,38 +292,45 @@ impl StreamTail {
     /// Notes that a message, no repetition, was stored. `false`: its position proves
     /// that the stream lost its end.
     pub(super) fn stored(&self, sent: Sent, position: u64, id: impl FnOnce() -> String) -> bool {
-        let highest = self.highest.fetch_max(position, Ordering::AcqRel);
-        if position > sent.before && position <= highest {
+        if position > sent.before && position <= self.highest.load(Ordering::Acquire) {
             // Others were faster.
             return true;
         }
         let mut state = self.state.lock();
         if !state.is_whole() || state.round != sent.round {
-            if state.round != sent.round {
-                // It raised the position for nothing.
-                let known = state.witness.as_ref().map_or(0, |(known, _)| known.position);
-                self.highest.store(known, Ordering::Release);
-            }
             return true;
         }
         if position <= sent.before {
             return false;
         }
-        if state.witness.as_ref().is_none_or(|(known, _)| known.position < position) {
-            state.witness = Some((Witness { position, id: id() }, sent.at));
-        }
+        self.note(&mut state, Witness { position, id: id() }, sent.at);
         true
     }
 
-    fn remember(&self, witness: Witness, age: Duration) {
+    /// Notes that a message was a repetition of one that stands here. What is behind that one
+    /// may have been handed over long ago, but not before the witness that was known.
+    pub(super) fn repeated(&self, sent: Sent, position: u64, id: impl FnOnce() -> String) {
         let mut state = self.state.lock();
-        let newer =
-            state.witness.as_ref().is_none_or(|(known, _)| known.position < witness.position);
-        if newer && state.is_whole() {
-            let now = Instant::now();
-            self.highest.fetch_max(witness.position, Ordering::AcqRel);
-            state.witness = Some((witness, now.checked_sub(age).unwrap_or(now)));
+        if state.round == sent.round {
+            let at = state.witness.as_ref().map_or(state.begun, |(_, at)| *at);
+            self.note(&mut state, Witness { position, id: id() }, at);
         }
+    }
+
+    /// Whether that is news.
+    fn remember(&self, witness: Witness, age: Duration) -> bool {
+        let now = Instant::now();
+        self.note(&mut self.state.lock(), witness, now.checked_sub(age).unwrap_or(now))
+    }
+
+    fn note(&self, state: &mut State, witness: Witness, at: Instant) -> bool {
+        let news = state.is_whole() && !state.knows(witness.position);
+        if news {
+            let position = witness.position;
+            state.witness = Some((witness, at));
+            self.highest.store(position, Ordering::Release);
+        }
+        news
     }
 
     pub(super) fn witness(&self) -> Option<Witness> {
@@ -370,7 +397,7 @@ impl StreamTail {
     }
 
     fn begin_again(&self, state: &mut State) {
-        *state = State { round: state.round + 1, ..State::default() };
+        *state = State::begin(state.round + 1);
         self.highest.store(0, Ordering::Release);
         self.forget();
     }
@@ -465,6 +492,37 @@ mod tests {
         assert_eq!(tail.witness(), Some(witness(10)), "the newest counts");
         ledger.report(&tail);
         assert!(!tail.is_lost() && tail.witness().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repetition_is_a_witness_that_is_as_old_as_the_one_before() {
+        let ledger = Ledger::default();
+        let tail = ledger.of("notes");
+        assert!(store(&tail, 3));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        tail.repeated(tail.sent(), 7, || "id-7".into());
+        tail.repeated(tail.sent(), 5, || "id-5".into());
+        let known = &ledger.tails()[0];
+        assert_eq!((&known.witness, known.age), (&witness(7), Duration::from_secs(9)));
+        assert!(!store(&tail, 6), "behind it, something was stored before");
+    }
+
+    #[tokio::test]
+    async fn what_others_knew_is_looked_for_before_the_next_publish() {
+        let ledger = Ledger::default();
+        let tail = ledger.of("notes");
+        tail.seen(1);
+        let known = |position| Tail {
+            stream: "notes".into(),
+            witness: witness(position),
+            age: Duration::ZERO,
+            gone: false,
+        };
+        assert!(store(&tail, 10));
+        ledger.recall(known(10));
+        assert!(tail.is_seen(1), "that is no news");
+        ledger.recall(known(11));
+        assert!(!tail.is_seen(1) && tail.witness() == Some(witness(11)));
     }
 
     #[tokio::test]

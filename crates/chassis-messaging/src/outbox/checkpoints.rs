@@ -6,15 +6,21 @@
 //! place says since when to publish again.
 //!
 //! They stand in two rings for each stream, so that they need no clean-up: one place
-//! for each of the last 60 seconds, and one for each of the last 60 minutes.
+//! for each of the last 60 seconds, and one for each of the last 60 minutes. A last place
+//! holds the newest acknowledgement of which a relay made use: it is written by the same
+//! statement as the marks, so that no row is marked without a witness that is as durable
+//! as its mark, whoever dies. Where relays come and go, each asks for that of the others.
 //!
 //! A loss is written down before it is dealt with, so that another process goes on
 //! where this one dies.
 
+use std::time::Duration;
+
 use chassis_core::{Error, Result};
 use chassis_data::{Backend, Db, Row, params};
 
-use crate::broker::Witness;
+use super::clock::millis;
+use crate::broker::{Ledger, Tail, Witness};
 
 pub(super) const TAILS: &str = "CREATE TABLE chassis_outbox_tail (
     stream TEXT NOT NULL,
@@ -35,14 +41,30 @@ pub(super) const LOSSES: &str = "CREATE TABLE chassis_outbox_loss (
 
 /// Places of each ring.
 const RING: i64 = 60;
+/// The place of what was written with the marks; named in the statements.
+pub(super) const WITH_MARKS: i64 = 2 * RING;
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Checkpoint {
+pub(crate) struct Checkpoint {
     pub(super) stream: String,
     pub(super) at: i64,
     pub(super) witness: Witness,
+}
+
+impl Checkpoint {
+    /// The end of a stream as it is known here.
+    pub(super) fn of(tail: Tail, now: i64) -> Checkpoint {
+        let at = now.saturating_sub(millis(tail.age));
+        Checkpoint { stream: tail.stream, at, witness: tail.witness }
+    }
+
+    pub(super) fn tail(self, now: i64) -> Tail {
+        let age = u64::try_from(now.saturating_sub(self.at)).unwrap_or(0);
+        let age = Duration::from_millis(age);
+        Tail { stream: self.stream, witness: self.witness, age, gone: false }
+    }
 }
 
 /// A loss that is not healed.
@@ -81,10 +103,11 @@ pub(super) async fn write<B: Backend>(db: &Db<B>, checkpoint: &Checkpoint) -> Re
     Ok(())
 }
 
-/// The newest checkpoint of each stream.
-pub(super) async fn newest<B: Backend>(db: &Db<B>) -> Result<Vec<Checkpoint>> {
-    let mut all = read(db, "").await?;
-    // They come with the newest first.
+/// The checkpoint of each stream with the highest position: while that stands, all do.
+pub(super) async fn highest<B: Backend>(db: &Db<B>) -> Result<Vec<Checkpoint>> {
+    const SQL: &str = "SELECT stream, at, position, id FROM chassis_outbox_tail
+        ORDER BY position DESC, at LIMIT 100000";
+    let mut all = checkpoints(&db.fetch_all(SQL, Vec::new()).await?)?;
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|checkpoint| seen.insert(checkpoint.stream.clone()));
     Ok(all)
@@ -92,15 +115,24 @@ pub(super) async fn newest<B: Backend>(db: &Db<B>) -> Result<Vec<Checkpoint>> {
 
 /// All checkpoints of a stream, the newest first.
 pub(super) async fn of<B: Backend>(db: &Db<B>, stream: &str) -> Result<Vec<Checkpoint>> {
-    let mut all = read(db, stream).await?;
-    all.retain(|checkpoint| checkpoint.stream == stream);
-    Ok(all)
+    const SQL: &str = "SELECT stream, at, position, id FROM chassis_outbox_tail
+        WHERE stream = $1 ORDER BY at DESC, position DESC";
+    checkpoints(&db.fetch_all(SQL, params![stream]).await?)
 }
 
-async fn read<B: Backend>(db: &Db<B>, stream: &str) -> Result<Vec<Checkpoint>> {
+/// Makes known here what the broker has acknowledged to the relays of all processes, as
+/// far as they have marked it.
+///
+/// Dropping the future leaves open how much of it is known.
+pub(super) async fn recall<B: Backend>(db: &Db<B>, ledger: &Ledger, now: i64) -> Result<()> {
     const SQL: &str = "SELECT stream, at, position, id FROM chassis_outbox_tail
-        WHERE $1 = '' OR stream = $1 ORDER BY at DESC, position DESC LIMIT 100000";
-    let rows = db.fetch_all(SQL, params![stream.to_owned()]).await?;
+        WHERE slot = $1 ORDER BY stream LIMIT 100000";
+    let noted = checkpoints(&db.fetch_all(SQL, params![WITH_MARKS]).await?)?;
+    noted.into_iter().for_each(|noted| ledger.recall(noted.tail(now)));
+    Ok(())
+}
+
+fn checkpoints(rows: &[Row]) -> Result<Vec<Checkpoint>> {
     rows.iter()
         .map(|row| {
             let position = u64::try_from(row.int(2)?).map_err(Error::internal)?;
@@ -110,13 +142,14 @@ async fn read<B: Backend>(db: &Db<B>, stream: &str) -> Result<Vec<Checkpoint>> {
         .collect()
 }
 
-/// Writes a loss down, and forgets the checkpoints that it made void. One that is not
+/// Writes a loss down, and forgets the checkpoints that it made void: those after `since`,
+/// and those behind `kept`, the last position that is still there. One that is not
 /// healed yet keeps its earlier beginning. `false` where somebody found it already, later
 /// than `since_found`: of several relays that find the same loss at once, one writes it.
 pub(super) async fn lose<B: Backend>(
     db: &Db<B>,
     stream: &str,
-    since: i64,
+    (since, kept): (i64, u64),
     now: i64,
     since_found: i64,
 ) -> Result<bool> {
@@ -126,16 +159,25 @@ pub(super) async fn lose<B: Backend>(
             since = CASE WHEN chassis_outbox_loss.since < excluded.since
                 THEN chassis_outbox_loss.since ELSE excluded.since END
         WHERE chassis_outbox_loss.found_at <= $4";
-    const FORGET: &str = "DELETE FROM chassis_outbox_tail WHERE stream = $1 AND at > $2";
+    const FORGET: &str =
+        "DELETE FROM chassis_outbox_tail WHERE stream = $1 AND (at > $2 OR position > $3)";
+    let kept = i64::try_from(kept).map_err(Error::internal)?;
     let mut tx = db.begin().await?;
     let values = params![stream.to_owned(), now, since, since_found];
     if tx.execute(LOSE, values).await? == 0 {
         tx.rollback().await;
         return Ok(false);
     }
-    tx.execute(FORGET, params![stream.to_owned(), since]).await?;
+    tx.execute(FORGET, params![stream.to_owned(), since, kept]).await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// Forgets what was written down about a loss's stream before others found it, by who had
+/// not heard of that.
+pub(super) async fn forget<B: Backend>(db: &Db<B>, loss: &Loss) -> Result<()> {
+    const SQL: &str = "DELETE FROM chassis_outbox_tail WHERE stream = $1 AND at > $2 AND at <= $3";
+    db.execute(SQL, params![&loss.stream, loss.since, loss.found_at]).await.map(drop)
 }
 
 /// Losses that are not healed.

@@ -11,6 +11,7 @@ use chassis_core::Result;
 use chassis_data::{Backend, Dialect};
 use tokio::time::Instant;
 
+use super::checkpoints::{self, Checkpoint};
 use super::clock::millis;
 use super::lanes::Offered;
 use super::lease::{self, Lease};
@@ -184,18 +185,30 @@ impl<B: Backend> Worker<B> {
     fn mark(&mut self) {
         let flush = self.lanes.flush();
         let (table, tokens, now) = (self.table.clone(), self.tokens, self.time.estimate());
+        let ends = self.ends(now);
         self.mark_at = None;
         let write = async move {
             failpoint::reach("relay.before_mark").await?;
-            table.write(&flush, &tokens, now).await
+            table.write(&flush, &tokens, now, &ends).await
         };
         self.job(write, Done::Marked);
+    }
+
+    /// The ends of the streams, as far as they changed since the last mark. To be asked
+    /// after the marks were gathered: then each of those is at the end or before it.
+    pub(super) fn ends(&mut self, now: i64) -> Vec<Checkpoint> {
+        let Some(ledger) = &self.ledger else { return Vec::new() };
+        let mut tails = ledger.tails();
+        tails.retain(|tail| self.noted.get(&tail.stream) != Some(&tail.witness));
+        self.noting = tails.iter().map(|t| (t.stream.clone(), t.witness.clone())).collect();
+        tails.into_iter().map(|tail| Checkpoint::of(tail, now)).collect()
     }
 
     fn marked(&mut self, marked: Result<bool>) -> Result<()> {
         match marked {
             Ok(complete) => {
                 self.lanes.written();
+                self.noted.extend(std::mem::take(&mut self.noting));
                 if !complete {
                     // Somebody else has a partition by now: find out which one.
                     self.beat_at = Instant::now();
@@ -252,7 +265,16 @@ impl<B: Backend> Worker<B> {
         }
         let (table, me) = (self.table.clone(), self.me.clone());
         let until = now.saturating_add(millis(self.config.lease));
-        let take = async move { table.lease(&me, &plan, &leases, now, until).await };
+        let (db, ledger, held) = (self.db.clone(), self.ledger.clone(), self.tokens);
+        let take = async move {
+            let tokens = table.lease(&me, &plan, &leases, now, until).await?;
+            let fresh = tokens.iter().zip(&held).any(|(new, old)| new.is_some() && new != old);
+            if let Some(ledger) = ledger.filter(|_| fresh) {
+                // What others had marked is published before what comes after it.
+                checkpoints::recall(&db, &ledger, now).await?;
+            }
+            Ok(tokens)
+        };
         self.job(take, move |tokens| Done::Leased { before, tokens });
         Ok(())
     }

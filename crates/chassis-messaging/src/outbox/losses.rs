@@ -7,7 +7,8 @@
 //! dropped by the broker, what was handled by the inbox.
 //!
 //! Until then the relay is stopped: what it holds would overtake what was lost. Before
-//! the first publish of a process the same is asked of the checkpoints of the last one.
+//! the first publish of a process the same is asked of the checkpoints of the last one, and
+//! before that from a partition which another relay had, of what that one had marked.
 //!
 //! There are two passes. A relay marks rows as published a moment after their
 //! acknowledgement, and the first pass sees only those that are marked. The relay of
@@ -32,7 +33,7 @@ use super::handle::Outbox;
 use super::pause::Pause;
 use super::replay::replay;
 use super::settings::OnLoss;
-use crate::broker::{Publisher, Tail, Tails, Watch, Witness};
+use crate::broker::{Publisher, Tails, Watch, Witness};
 
 /// Time between two checkpoints.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
@@ -115,13 +116,11 @@ impl<B: Backend> Guard<B> {
     /// Asks for what an earlier process knew.
     async fn begin(&mut self, tails: &dyn Tails) -> Result<()> {
         let now = self.time.read().await?;
-        for Checkpoint { stream, at, witness } in checkpoints::newest(&self.outbox.db).await? {
-            if tails.holds(&stream, &witness).await? {
-                let age = u64::try_from(now.saturating_sub(at)).unwrap_or(0);
-                let age = Duration::from_millis(age);
-                tails.ledger().remember(Tail { stream, witness, age, gone: false });
+        for known in checkpoints::highest(&self.outbox.db).await? {
+            if tails.holds(&known.stream, &known.witness).await? {
+                tails.ledger().remember(known.tail(now));
             } else {
-                self.lost(tails, &stream, at, false).await?;
+                self.lost(tails, &known.stream, known.at, false).await?;
             }
         }
         self.go_on().await
@@ -129,6 +128,9 @@ impl<B: Backend> Guard<B> {
 
     async fn turn(&mut self, tails: &dyn Tails, watch: &Watch, ticks: u32) -> Result<()> {
         if ticks.is_multiple_of(LOOK_EVERY) {
+            // Others may have died with what only they had seen acknowledged.
+            let now = self.time.read().await?;
+            checkpoints::recall(&self.outbox.db, tails.ledger(), now).await?;
             // A broker that is away is not news here.
             let _ = tails.look().await;
         }
@@ -146,8 +148,7 @@ impl<B: Backend> Guard<B> {
             if self.written.get(&tail.stream) == Some(&tail.witness) {
                 continue;
             }
-            let at = self.time.read().await?.saturating_sub(millis(tail.age));
-            let checkpoint = Checkpoint { stream: tail.stream, at, witness: tail.witness };
+            let checkpoint = Checkpoint::of(tail, self.time.read().await?);
             checkpoints::write(&self.outbox.db, &checkpoint).await?;
             self.written.insert(checkpoint.stream, checkpoint.witness);
         }
@@ -161,17 +162,17 @@ impl<B: Backend> Guard<B> {
         if self.by_another(stream, at).await? {
             return Ok(());
         }
-        let mut since = 0;
+        let (mut since, mut last) = (0, 0);
         // What stands under the name of a stream that was gone proves nothing.
         let kept = if gone { Vec::new() } else { checkpoints::of(&self.outbox.db, stream).await? };
         for kept in kept {
             if tails.holds(stream, &kept.witness).await? {
-                since = kept.at.saturating_sub(SLACK);
+                (since, last) = (kept.at.saturating_sub(SLACK), kept.witness.position);
                 break;
             }
         }
         let now = self.time.read().await?;
-        if !checkpoints::lose(&self.outbox.db, stream, since, now, at).await? {
+        if !checkpoints::lose(&self.outbox.db, stream, (since, last), now, at).await? {
             // Another relay was faster by a moment.
             self.by_another(stream, at).await?;
             return Ok(());
@@ -195,6 +196,7 @@ impl<B: Backend> Guard<B> {
                 return Ok(false);
             };
             if loss.passes > 0 || self.outbox.config.on_loss == OnLoss::Alert {
+                checkpoints::forget(&self.outbox.db, &loss).await?;
                 return Ok(true);
             }
             if self.time.read().await? > loss.found_at.saturating_add(PATIENCE) {

@@ -40,7 +40,17 @@ pub(super) const READ_SQLITE: &str =
 
 // The partitions that are held come as the bits of a number, found out once: as a
 // join they cost as much as the rows, and invite a look for each row in each partition.
-pub(super) const MARK_POSTGRES: &str = "UPDATE chassis_outbox o
+//
+// The ends of the streams go with it. They are written last, so that several relays wait for
+// each other's hardly at all, and in order, so that they do not wait in a circle.
+pub(super) const MARK_POSTGRES: &str = "WITH noted AS (
+        INSERT INTO chassis_outbox_tail (stream, slot, at, position, id)
+        SELECT n ->> 0, 120, CAST(n ->> 1 AS BIGINT), CAST(n ->> 2 AS BIGINT), n ->> 3
+        FROM json_array_elements(CAST($4 AS json)) n ORDER BY n ->> 0
+        ON CONFLICT (stream, slot) DO UPDATE
+        SET at = excluded.at, position = excluded.position, id = excluded.id
+        WHERE chassis_outbox_tail.position < excluded.position)
+    UPDATE chassis_outbox o
     SET state = 1, published_at = $1, last_error = NULL
     FROM unnest(CAST($2 AS BIGINT[])) AS m(seq)
     WHERE o.seq = m.seq AND o.state = 0
@@ -55,6 +65,13 @@ pub(super) const MARK_SQLITE: &str = "UPDATE chassis_outbox
       AND EXISTS (SELECT 1 FROM chassis_outbox_lease l
         WHERE l.part = chassis_outbox.part
           AND l.token = json_extract($3, '$[' || l.part || ']'))";
+
+pub(super) const NOTE_SQLITE: &str =
+    "INSERT INTO chassis_outbox_tail (stream, slot, at, position, id)
+    SELECT value ->> 0, 120, value ->> 1, value ->> 2, value ->> 3 FROM json_each($1) WHERE 1
+    ON CONFLICT (stream, slot) DO UPDATE
+    SET at = excluded.at, position = excluded.position, id = excluded.id
+    WHERE chassis_outbox_tail.position < excluded.position";
 
 pub(super) const FAIL_POSTGRES: &str = "UPDATE chassis_outbox
     SET state = $1, attempts = $2, next_at = $3, last_error = $4

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use chassis_core::{Code, Error, Result};
 use chassis_data::{Backend, Db, Dialect, Row, params};
 
+use super::checkpoints::{self, Checkpoint};
 use super::lanes::{Entry, Flush, Verdict};
 use super::lease::{Lease, Plan};
 use super::own::{self, Own};
@@ -19,7 +20,7 @@ use super::parts::{PARTITIONS, Parts};
 use super::schema::{PARKED, PENDING, PUBLISHED};
 use super::statements::{
     BACKLOG_POSTGRES, BACKLOG_SQLITE, FAIL_POSTGRES, FAIL_SQLITE, LEASES, MARK_POSTGRES,
-    MARK_SQLITE, READ_POSTGRES, READ_SQLITE,
+    MARK_SQLITE, NOTE_SQLITE, READ_POSTGRES, READ_SQLITE,
 };
 use super::turns;
 use crate::message::Message;
@@ -209,11 +210,18 @@ impl<B: Backend> Table<B> {
         tx.commit().await
     }
 
-    /// Writes what became of rows. `false`: some of them were no longer ours to
+    /// Writes what became of rows, and with it the ends of the streams as they were when
+    /// the last of them was acknowledged. `false`: some of them were no longer ours to
     /// write.
     ///
     /// On PostgreSQL the commit of marks does not wait for the disk.
-    pub(crate) async fn write(&self, flush: &Flush, tokens: &Tokens, now: i64) -> Result<bool> {
+    pub(crate) async fn write(
+        &self,
+        flush: &Flush,
+        tokens: &Tokens,
+        now: i64,
+        ends: &[Checkpoint],
+    ) -> Result<bool> {
         let mark = by_dialect!(self.db, sqlite: MARK_SQLITE, postgres: MARK_POSTGRES);
         let (seqs, held) = match self.db.dialect() {
             Dialect::Sqlite => (json(&flush.published)?, json(tokens)?),
@@ -223,9 +231,20 @@ impl<B: Backend> Table<B> {
                 array(tokens.iter().map(|token| token.unwrap_or(-1))),
             ),
         };
-        let marks = params![now, seqs, held];
+        let ends: Vec<_> = ends
+            .iter()
+            .map(|end| (&end.stream, end.at, end.witness.position, &end.witness.id))
+            .collect();
+        let ends_text = json(&ends)?;
         let mut expected = flush.published.len() as u64;
-        if flush.failed.is_empty() {
+        // SQLite takes one change a statement.
+        let (marks, note) = match self.db.dialect() {
+            Dialect::Postgres => (params![now, seqs, held, ends_text], None),
+            Dialect::Sqlite => {
+                (params![now, seqs, held], (!ends.is_empty()).then(|| params![ends_text]))
+            }
+        };
+        if flush.failed.is_empty() && note.is_none() {
             return Ok(self.writes.execute(mark, marks).await? == expected);
         }
         let fail = by_dialect!(self.db, sqlite: FAIL_SQLITE, postgres: FAIL_POSTGRES);
@@ -234,6 +253,9 @@ impl<B: Backend> Table<B> {
         let mut changed = 0;
         if !flush.published.is_empty() {
             changed += tx.execute(mark, marks).await?;
+        }
+        if let Some(note) = note {
+            tx.execute(NOTE_SQLITE, note).await?;
         }
         for failed in &flush.failed {
             let (state, attempts, at) = match failed.verdict {
@@ -392,6 +414,7 @@ impl<B: Backend> Table<B> {
 }
 
 const _: () = assert!(PUBLISHED == 1 && PARKED == 2, "the statements above name the states");
+const _: () = assert!(checkpoints::WITH_MARKS == 120, "the statements name the place");
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(Error::internal)

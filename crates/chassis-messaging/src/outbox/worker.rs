@@ -4,6 +4,7 @@
 //! [`lease`](super::lease), what the database does stands in
 //! [`jobs`](super::jobs); here is the loop between them.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use super::relay::Relay;
 use super::settings::OutboxConfig;
 use super::table::{Table, Tokens};
 use super::wake::{Wake, Woken};
-use crate::broker::Publisher;
+use crate::broker::{Ledger, Publisher, Witness};
 use crate::message::Message;
 
 /// How long to leave a database alone that did not answer.
@@ -46,6 +47,12 @@ pub(super) struct Worker<B: Backend> {
     pub(super) table: Arc<Table<B>>,
     pub(super) time: Arc<DbTime<B>>,
     publisher: Arc<dyn Publisher>,
+    /// What the broker has acknowledged, where it can say what it still has.
+    pub(super) ledger: Option<Arc<Ledger>>,
+    /// The ends of the streams that were written with the last marks.
+    pub(super) noted: BTreeMap<String, Witness>,
+    /// Those that are being written.
+    pub(super) noting: Vec<(String, Witness)>,
     pub(super) pause: Arc<Pause>,
     pub(super) lanes: Lanes<Message>,
     flights: FuturesUnordered<Flight>,
@@ -106,6 +113,9 @@ impl<B: Backend> Worker<B> {
             db: outbox.db.clone(),
             table: Arc::new(Table::new(outbox.db.clone())),
             time: Arc::new(DbTime::new(outbox.db.clone(), outbox.clock.clone())),
+            ledger: publisher.tails().map(|tails| tails.ledger().clone()),
+            noted: BTreeMap::new(),
+            noting: Vec::new(),
             publisher,
             pause,
             lanes: Lanes::new(outbox.config.limits()),
@@ -346,7 +356,9 @@ impl<B: Backend> Worker<B> {
             }
             let flush = self.lanes.flush();
             if !flush.is_empty() {
-                self.table.write(&flush, &self.tokens, self.time.estimate()).await?;
+                let now = self.time.estimate();
+                let ends = self.ends(now);
+                self.table.write(&flush, &self.tokens, now, &ends).await?;
             }
             self.table.leave(&self.me).await
         });

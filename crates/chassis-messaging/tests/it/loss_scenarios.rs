@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chassis_core::Status;
-use chassis_data::{Backend, DatabaseConfig, Db};
+use chassis_data::{Backend, DatabaseConfig, Db, Dialect};
 use chassis_messaging::outbox::{OnLoss, Outbox, OutboxConfig};
 use chassis_messaging::{Broker, Deliveries, Event, Subscription};
 use chassis_test::eventually;
@@ -67,7 +67,7 @@ impl<B: Backend> Stage<B> {
         eventually("a checkpoint", SOON, async || {
             let tails = self.broker.tails().unwrap().ledger().tails();
             let newest = tails.iter().map(|tail| tail.witness.position).max()?;
-            let sql = "SELECT MAX(position) FROM chassis_outbox_tail";
+            let sql = "SELECT MAX(position) FROM chassis_outbox_tail WHERE slot < 120";
             let row = self.db.fetch_optional(sql, Vec::new()).await.unwrap().unwrap();
             (row.opt_int(0).unwrap() == i64::try_from(newest).ok()).then_some(())
         })
@@ -87,14 +87,45 @@ impl<B: Backend> Stage<B> {
         .await;
     }
 
+    /// From now on no relay gets to write a checkpoint: what it writes once a second comes
+    /// too late.
+    pub(crate) async fn stop_checkpoints(&self) {
+        let statements: &[&str] = match self.db.dialect() {
+            Dialect::Sqlite => &["CREATE TRIGGER late BEFORE INSERT ON chassis_outbox_tail
+                WHEN NEW.slot < 120 BEGIN SELECT RAISE(IGNORE); END"],
+            Dialect::Postgres => &[
+                "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN IF NEW.slot < 120 THEN RETURN NULL; END IF; RETURN NEW; END'",
+                "CREATE TRIGGER late BEFORE INSERT ON chassis_outbox_tail
+                FOR EACH ROW EXECUTE FUNCTION late()",
+            ],
+        };
+        for &sql in statements {
+            self.db.execute(sql, Vec::new()).await.unwrap();
+        }
+    }
+
     /// The same service as another process, after this one is gone.
     pub(crate) async fn restart(self, broker: Broker) -> Stage<B> {
-        self.relay.stop(SOON).await;
+        let Stage { db, relay, next, .. } = self;
+        relay.stop(SOON).await;
+        Stage::another(db, broker, next).await
+    }
+
+    /// The same after this one was killed.
+    pub(crate) async fn killed(self, broker: impl AsyncFnOnce() -> Broker) -> Stage<B> {
+        let Stage { db, relay, next, broker: gone, .. } = self;
+        relay.die().await;
+        drop(gone);
+        Stage::another(db, broker().await, next).await
+    }
+
+    async fn another(db: Db<B>, broker: Broker, next: u32) -> Stage<B> {
         let config = OutboxConfig { on_loss: OnLoss::Replay, ..quick() };
-        let outbox = Outbox::new(&self.db, "tester").with_config(config);
+        let outbox = Outbox::new(&db, "tester").with_config(config);
         let relay = Running::start(&outbox, &broker).await;
         relay.env.health().set_started();
-        Stage { outbox, relay, broker, ..self }
+        Stage { db, outbox, relay, broker, next }
     }
 }
 
@@ -197,6 +228,30 @@ pub(crate) async fn a_loss_between_two_runs_is_replayed<B: Backend>(
     let mut group = group.moved(&stage.broker).await;
     group.until(((before + 8) * KEYS) as usize).await;
     group.check(before + 8);
+    assert_eq!(stage.losses(stream), 1);
+    stage.until_health(Status::Up).await;
+    stage.relay.stop(SOON).await;
+    stage.broker.close().await;
+}
+
+/// A relay that dies together with the end of the stream had marked rows of which nothing
+/// was written down but with the marks. `lose_and_open` takes the last quarter away.
+pub(crate) async fn what_was_marked_just_before_a_double_death_is_replayed<B: Backend>(
+    mut stage: Stage<B>,
+    stream: &str,
+    lose_and_open: impl AsyncFnOnce() -> Broker,
+) {
+    stage.append(6).await;
+    stage.until_published().await;
+    stage.until_checkpoint().await;
+    stage.stop_checkpoints().await;
+    stage.append(6).await;
+    stage.until_published().await;
+    let mut stage = stage.killed(lose_and_open).await;
+    stage.append(2).await;
+    let mut group = Group::join(&stage.broker).await;
+    group.until(14 * KEYS as usize).await;
+    group.check(14);
     assert_eq!(stage.losses(stream), 1);
     stage.until_health(Status::Up).await;
     stage.relay.stop(SOON).await;

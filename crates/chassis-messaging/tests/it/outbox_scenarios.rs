@@ -170,6 +170,12 @@ impl Running {
         self.trigger.shutdown(drain);
         self.task.await.unwrap().unwrap();
     }
+
+    /// Ends it as a killed process ends: nothing more is written.
+    pub(crate) async fn die(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+    }
 }
 
 pub(crate) async fn append<B: Backend>(

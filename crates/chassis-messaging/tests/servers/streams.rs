@@ -43,6 +43,11 @@ async fn delete(nats: &Nats) {
 /// Kills the server and takes away what had not reached the disk: the last part of
 /// what the stream `items` has in its files.
 async fn lose_the_tail(nats: &Nats) {
+    keep(nats, 2, 4).await;
+}
+
+/// The same; so many parts of so many stay.
+async fn keep(nats: &Nats, parts: u64, of: u64) {
     nats.stop();
     let mut blocks = Vec::new();
     find_blocks(&nats.store(), &mut blocks);
@@ -50,7 +55,7 @@ async fn lose_the_tail(nats: &Nats) {
     for block in blocks {
         let file = File::options().write(true).open(block).unwrap();
         let length = file.metadata().unwrap().len();
-        file.set_len(length / 2).unwrap();
+        file.set_len(length * parts / of).unwrap();
     }
     nats.restart().await;
 }
@@ -170,6 +175,91 @@ async fn a_loss_between_two_runs_is_replayed() {
         connect(&nats).await
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_marked_just_before_a_double_death_is_replayed() {
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
+    let lose = async || {
+        keep(&nats, 3, 4).await;
+        connect(&nats).await
+    };
+    loss_scenarios::what_was_marked_just_before_a_double_death_is_replayed(stage, "items", lose)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_marked_just_before_a_double_death_is_replayed_from_postgres() {
+    let nats = Nats::start().await;
+    let url = Postgres::shared().await.database("losses").await;
+    let db = Db::<sqlx::Postgres>::connect(&DatabaseConfig::url(url)).await.unwrap();
+    let stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
+    let lose = async || {
+        keep(&nats, 3, 4).await;
+        connect(&nats).await
+    };
+    loss_scenarios::what_was_marked_just_before_a_double_death_is_replayed(stage, "items", lose)
+        .await;
+}
+
+/// A relay takes partitions over from one that died together with the end of the stream. It
+/// never had anything to do with what is lost, and nothing is published before that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_relay_had_marked_is_looked_for_when_its_partitions_are_taken_over() {
+    const KEYS: u32 = 16;
+    let nats = Nats::start().await;
+    let url = Postgres::shared().await.database("losses").await;
+    let db = Db::<sqlx::Postgres>::connect(&DatabaseConfig::url(url)).await.unwrap();
+    let dies = Stage::new(db.clone(), connect(&nats).await, OnLoss::Replay).await;
+    let heir = Stage::new(db.clone(), connect(&nats).await, OnLoss::Replay).await;
+    eventually("both relays hold a share", SOON, async || {
+        let sql = "SELECT COUNT(*) FROM chassis_outbox_lease WHERE owner <> '' AND expires_at > 0
+            GROUP BY owner";
+        let rows = db.fetch_all(sql, Vec::new()).await.unwrap();
+        (rows.len() == 2 && rows.iter().all(|row| row.int(0).unwrap() == 8)).then_some(())
+    })
+    .await;
+    let append = async |key: &str, number| {
+        outbox_scenarios::append(&db, &heir.outbox, key, number).await;
+    };
+    for number in 0..6 {
+        for key in 0..KEYS {
+            append(&format!("key-{key}"), number).await;
+        }
+    }
+    heir.until_published().await;
+    dies.until_checkpoint().await;
+    heir.stop_checkpoints().await;
+    // The name of a relay begins with the time.
+    let sql = "SELECT DISTINCT o.msg_key FROM chassis_outbox o JOIN chassis_outbox_lease l
+        ON l.part = o.part WHERE l.owner = (SELECT MIN(owner) FROM chassis_outbox_relay)";
+    let rows = db.fetch_all(sql, Vec::new()).await.unwrap();
+    let keys: Vec<_> = rows.iter().map(|row| row.text(0).unwrap().to_owned()).collect();
+    assert!(keys.len() > 1 && keys.len() < KEYS as usize, "{keys:?}");
+    for number in 6..12 {
+        for key in &keys {
+            append(key, number).await;
+        }
+    }
+    heir.until_published().await;
+    dies.relay.die().await;
+    // Some of the last six, and nothing of the first.
+    keep(&nats, 9, 10).await;
+    for key in &keys {
+        append(key, 12).await;
+    }
+    let mut group = Group::join(&heir.broker).await;
+    group.until(KEYS as usize * 6 + keys.len() * 7).await;
+    for (key, numbers) in &group.effects {
+        let rounds = if keys.contains(key) { 13 } else { 6 };
+        assert_eq!(*numbers, (0..rounds).collect::<Vec<_>>(), "{key}");
+    }
+    assert_eq!(heir.losses("items"), 1);
+    heir.until_health(chassis_core::Status::Up).await;
+    heir.relay.stop(SOON).await;
+    heir.broker.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

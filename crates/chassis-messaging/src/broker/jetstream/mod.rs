@@ -226,6 +226,7 @@ impl Shared {
             }
             Ok(Acknowledged { sequence, .. }) => {
                 if last || Box::pin(self.has(tail.stream(), sequence)).await? {
+                    tail.repeated(handed_over, sequence, || headers::known_as(message, gone));
                     return Ok(Tried::Stored);
                 }
                 Ok(Tried::Again { gone: Some(sequence) })

@@ -80,10 +80,6 @@ impl Tails for JetStream {
 
     fn holds<'a>(&'a self, stream: &'a str, witness: &'a Witness) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
-            if stream.is_empty() {
-                // Of another broker, which this one replaced.
-                return Ok(false);
-            }
             let stream = find(&self.shared.context, stream).await?;
             let found = at(stream.as_ref(), witness.position).await?;
             Ok(witness.survives(&found))
@@ -105,6 +101,10 @@ impl Tails for JetStream {
 
 /// The stream as it is now; `None` where there is none.
 async fn find(context: &Context, stream: &str) -> Result<Option<Stream>> {
+    if stream.is_empty() {
+        // Of another broker, which this one replaced.
+        return Ok(None);
+    }
     match context.get_stream(stream).await {
         Ok(stream) => Ok(Some(stream)),
         Err(error) => match error.kind() {
