@@ -1,9 +1,14 @@
 //! PostgreSQL, natively.
 
-use sqlx::{Postgres, Row as _, TypeInfo, ValueRef, postgres::PgRow};
+use sqlx::{Postgres, Row as _, TypeInfo, ValueRef, postgres::PgRow, postgres::types::Oid};
 
 use super::{backend, unportable};
 use crate::{Row, row::Cell};
+
+/// The numbers that these types have in every database.
+const BYTEA: Oid = Oid(17);
+const INT8: Oid = Oid(20);
+const TEXT: Oid = Oid(25);
 
 backend!(Postgres, &["postgres", "postgresql"], decode);
 
@@ -16,7 +21,15 @@ fn cell(row: &PgRow, index: usize) -> sqlx::Result<Cell> {
     if raw.is_null() {
         return Ok(Cell::Null);
     }
-    Ok(match raw.type_info().name() {
+    let kind = raw.type_info();
+    // By number what is frequent: a comparison of names for each cell shows in a profile.
+    match kind.oid() {
+        Some(TEXT) => return Ok(Cell::Text(row.try_get_unchecked(index)?)),
+        Some(INT8) => return Ok(Cell::Int(row.try_get_unchecked(index)?)),
+        Some(BYTEA) => return Ok(Cell::Blob(row.try_get_unchecked(index)?)),
+        _ => {}
+    }
+    Ok(match kind.name() {
         "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "CITEXT" => {
             Cell::Text(row.try_get_unchecked(index)?)
         }

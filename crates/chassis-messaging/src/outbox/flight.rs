@@ -1,7 +1,8 @@
 //! One publish: its trace, its time limit, and whose fault a failure is.
 //!
 //! The time limit is a look at the clock now and then, not a timer for each: thousands are
-//! under way at once, and nearly all land within milliseconds.
+//! under way at once, and nearly all land within milliseconds. For the same reason what one
+//! holds is kept small: memory in pieces of some kilobytes costs more than all that is done here.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +10,9 @@ use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
-use chassis_core::{BoxFuture, Code, Env, Error, Result, Span, SpanKind, propagation};
+use chassis_core::{
+    BoxFuture, Code, Context, Env, Error, InFlightGuard, Result, Span, SpanKind, propagation,
+};
 use tokio::time::Instant;
 
 use super::lanes::{Cause, Entry};
@@ -30,20 +33,43 @@ pub(crate) struct Flight {
     seq: i64,
     time: i64,
     until: Instant,
+    span: Span,
+    _counted: InFlightGuard,
     publish: BoxFuture<'static, Result<()>>,
 }
 
 impl Flight {
     /// A row takes off.
     pub(crate) fn new(
-        env: Env,
+        env: &Env,
         publisher: Arc<dyn Publisher>,
-        entry: Entry<Message>,
+        entry: Entry<Box<Message>>,
+        now: Instant,
         limit: Duration,
     ) -> Flight {
-        let Entry { seq, item, .. } = entry;
-        let (time, until) = (item.time, Instant::now() + limit);
-        Flight { seq, time, until, publish: Box::pin(publish(env, publisher, item)) }
+        let Entry { seq, item: mut message, .. } = entry;
+        let context = go_on(env, &mut message);
+        // The name costs something only where somebody reads it.
+        let mut span = Span::start(&context, SpanKind::Producer, "publish");
+        if span.is_recording() {
+            span.rename(format!("publish {}", message.topic));
+            span.set("messaging.destination.name", message.topic.clone());
+            span.set("messaging.message.id", message.id.clone());
+        }
+        let time = message.time;
+        let publish = async move {
+            failpoint::reach("relay.before_publish").await?;
+            publisher.publish(*message).await?;
+            failpoint::reach("relay.after_publish").await
+        };
+        Flight {
+            seq,
+            time,
+            until: now + limit,
+            span,
+            _counted: env.in_flight().enter("outbox"),
+            publish: Box::pin(context.scope(publish)),
+        }
     }
 
     pub(crate) fn is_late(&self, now: Instant) -> bool {
@@ -62,14 +88,18 @@ impl Future for Flight {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Landed> {
         let (seq, time) = (self.seq, self.time);
-        self.publish.as_mut().poll(task).map(|result| Landed { seq, time, result })
+        self.publish.as_mut().poll(task).map(|result| {
+            if let Err(error) = &result {
+                self.span.fail(error.chain());
+            }
+            Landed { seq, time, result }
+        })
     }
 }
 
-async fn publish(env: Env, publisher: Arc<dyn Publisher>, mut message: Message) -> Result<()> {
-    let _counted = env.in_flight().enter("outbox");
-    // One span deeper than the append, in its trace; the consumer follows below.
-    let context = propagation::extract(&env, |name| message.headers.get(name).map(String::as_str));
+/// The trace goes on one span deeper than the append; the consumer follows below.
+fn go_on(env: &Env, message: &mut Message) -> Context {
+    let context = propagation::extract(env, |name| message.headers.get(name).map(String::as_str));
     propagation::inject(&context, |name, value| match message.headers.get_mut(name) {
         Some(header) => value.clone_into(header),
         None => {
@@ -79,23 +109,7 @@ async fn publish(env: Env, publisher: Arc<dyn Publisher>, mut message: Message) 
     if let Some(appended) = context.trace().parent.filter(|_| context.trace().sampled) {
         message.headers.insert(APPENDED_BY.to_owned(), appended.to_string());
     }
-    // The name costs something only where somebody reads it.
-    let mut span = Span::start(&context, SpanKind::Producer, "publish");
-    if span.is_recording() {
-        span.rename(format!("publish {}", message.topic));
-        span.set("messaging.destination.name", message.topic.clone());
-        span.set("messaging.message.id", message.id.clone());
-    }
-    let send = async {
-        failpoint::reach("relay.before_publish").await?;
-        publisher.publish(message).await?;
-        failpoint::reach("relay.after_publish").await
-    };
-    let result = context.scope(send).await;
-    if let Err(error) = &result {
-        span.fail(error.chain());
-    }
-    result
+    context
 }
 
 /// Whose fault it is: the row's, or a broker's that cannot answer just now.

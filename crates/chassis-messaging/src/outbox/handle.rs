@@ -295,7 +295,7 @@ impl<B: Backend> Outbox<B> {
         };
         let now = DbTime::new(self.db.clone(), self.clock.clone()).read().await?;
         let found = Table::shared(self.db.clone()).read(&want, now).await?;
-        Ok(found.rows.into_iter().take(limit as usize).map(|row| row.item).collect())
+        Ok(found.rows.into_iter().take(limit as usize).map(|row| *row.item).collect())
     }
 
     /// Rows that were given up, oldest first.

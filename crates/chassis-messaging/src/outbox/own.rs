@@ -18,11 +18,13 @@ use tokio::sync::Mutex;
 pub(crate) const READS: &str =
     "SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off;";
 
-/// For marks and the clean-up: each planned for the table as it is. A crash of the
-/// server may lose the last ones; then those rows are published once more under the
-/// same ids, as after a crash of the relay.
-pub(crate) const WRITES: &str = "SET enable_seqscan = off; SET plan_cache_mode = force_custom_plan;
-    SET synchronous_commit = off; SET jit = off;";
+/// For marks and the clean-up: each planned for the table as it is. Never by a bitmap: of a
+/// table that was small a moment ago the planner believes that all pending rows are fewer than
+/// those to be marked, and looks at each of them, a hundred thousand at a time (seen: a
+/// mark at three times its cost). A crash of the server may lose the last marks; then those rows
+/// are published once more under the same ids, as after a crash of the relay.
+pub(crate) const WRITES: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off;
+    SET plan_cache_mode = force_custom_plan; SET synchronous_commit = off; SET jit = off;";
 
 /// A connection that is made when it is first used, and again after a failure.
 pub(crate) struct Own<B: Backend> {

@@ -38,6 +38,8 @@ pub(super) const READ_SQLITE: &str =
               AND w.msg_key IS NOT NULL)))
     ORDER BY seq LIMIT $6";
 
+// By `state + 0` the index of pending rows is of no use, so that of the keys is left.
+//
 // The partitions that are held come as the bits of a number, found out once: as a
 // join they cost as much as the rows, and invite a look for each row in each partition.
 //
@@ -52,8 +54,7 @@ pub(super) const MARK_POSTGRES: &str = "WITH noted AS (
         WHERE chassis_outbox_tail.position < excluded.position)
     UPDATE chassis_outbox o
     SET state = 1, published_at = $1, last_error = NULL
-    FROM unnest(CAST($2 AS BIGINT[])) AS m(seq)
-    WHERE o.seq = m.seq AND o.state = 0
+    WHERE o.seq = ANY(CAST($2 AS BIGINT[])) AND o.state + 0 = 0
       AND ((SELECT CAST(COALESCE(SUM(CAST(1 AS BIGINT) << CAST(l.part AS INTEGER)), 0) AS BIGINT)
             FROM chassis_outbox_lease l
             JOIN unnest(CAST($3 AS BIGINT[])) WITH ORDINALITY AS t(token, n)

@@ -54,7 +54,7 @@ pub(crate) struct Want {
 /// What a read brought: within a partition in the order of `seq`.
 #[derive(Debug)]
 pub(crate) struct Found {
-    pub(crate) rows: Vec<Entry<Message>>,
+    pub(crate) rows: Vec<Entry<Box<Message>>>,
     /// Partitions that may have more.
     pub(crate) more: Parts,
 }
@@ -182,7 +182,7 @@ impl<B: Backend> Table<B> {
         row: &mut Row,
         bytes: usize,
         small: i64,
-    ) -> Result<Option<Entry<Message>>> {
+    ) -> Result<Option<Entry<Box<Message>>>> {
         if row.int(10)? <= small {
             let (headers, payload) = (row.take_text(11)?, row.take_blob(12)?);
             return entry(row, &headers, payload, bytes).map(Some);
@@ -451,7 +451,12 @@ fn read_headers(text: &str) -> Result<BTreeMap<String, String>> {
     })
 }
 
-fn entry(row: &mut Row, headers: &str, payload: Vec<u8>, bytes: usize) -> Result<Entry<Message>> {
+fn entry(
+    row: &mut Row,
+    headers: &str,
+    payload: Vec<u8>,
+    bytes: usize,
+) -> Result<Entry<Box<Message>>> {
     let key = row.take_opt_text(8)?;
     Ok(Entry {
         seq: row.int(0)?,
@@ -459,7 +464,7 @@ fn entry(row: &mut Row, headers: &str, payload: Vec<u8>, bytes: usize) -> Result
         attempts: u32::try_from(row.int(2)?).unwrap_or(u32::MAX),
         key: key.as_deref().map(Into::into),
         bytes,
-        item: Message {
+        item: Box::new(Message {
             time: row.int(3)?,
             id: row.take_text(4)?,
             source: row.take_text(5)?,
@@ -469,6 +474,6 @@ fn entry(row: &mut Row, headers: &str, payload: Vec<u8>, bytes: usize) -> Result
             content_type: row.take_text(9)?,
             headers: read_headers(headers)?,
             payload: payload.into(),
-        },
+        }),
     })
 }

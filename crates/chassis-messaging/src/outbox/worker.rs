@@ -54,7 +54,7 @@ pub(super) struct Worker<B: Backend> {
     /// Those that are being written.
     pub(super) noting: Vec<(String, Witness)>,
     pub(super) pause: Arc<Pause>,
-    pub(super) lanes: Lanes<Message>,
+    pub(super) lanes: Lanes<Box<Message>>,
     flights: FuturesUnordered<Flight>,
     pub(super) jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Commits in this process.
@@ -235,12 +235,12 @@ impl<B: Backend> Worker<B> {
         if Instant::now() >= self.held_until || self.pause.is_asked() {
             return;
         }
-        let now = self.time.estimate();
+        let (now, limit) = (self.time.estimate(), self.config.publish_timeout);
+        let instant = Instant::now();
         let held = self.held();
         while let Some(entry) = self.lanes.next(now, |part| held.contains(part)) {
             let publisher = self.publisher.clone();
-            let limit = self.config.publish_timeout;
-            self.flights.push(Flight::new(self.env.clone(), publisher, entry, limit));
+            self.flights.push(Flight::new(&self.env, publisher, entry, instant, limit));
         }
     }
 

@@ -5,8 +5,9 @@
 //! whose they are, and one timer looks for those that do not come.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -27,6 +28,8 @@ use super::{timed_out, unavailable};
 
 /// How many publishes may wait for their acknowledgement; more wait at the door.
 const MAX_UNACKNOWLEDGED: usize = 4096;
+/// Of a number in a subject.
+const MAX_DIGITS: usize = 20;
 /// In this many parts of its patience a late acknowledgement is missed.
 const LOOKS: u32 = 8;
 
@@ -89,8 +92,10 @@ struct Waiting(Mutex<Numbers>);
 struct Numbers {
     last: u64,
     /// In the order of their numbers, which is that of their ends too.
-    open: BTreeMap<u64, (Instant, oneshot::Sender<Message>)>,
+    open: BTreeMap<u64, (Instant, oneshot::Sender<Answered>)>,
 }
+
+type Answered = Result<Acknowledged, Unstored>;
 
 impl Acks {
     /// Listens. A publish that has no answer after `patience` is given up.
@@ -133,9 +138,13 @@ impl Acks {
             },
         };
         let (ticket, answer) = self.waiting.ticket(limit);
-        let reply = format!("{}.{}", self.inbox, ticket.number);
+        let mut reply = String::with_capacity(self.inbox.len() + 1 + MAX_DIGITS);
+        // Writing to a string does not fail.
+        let _ = write!(reply, "{}.{}", self.inbox, ticket.number);
         let publish = self.client.publish_with_reply_and_headers(subject, reply, headers, payload);
-        match soon(publish, limit).await {
+        // In a box, which is gone when the message is sent: while it waits for its answer it
+        // takes up little room.
+        match soon(Box::pin(publish), limit).await {
             Some(Ok(())) => {}
             Some(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
                 return Err(Unstored::TooLarge);
@@ -143,15 +152,12 @@ impl Acks {
             Some(Err(error)) => return Err(Unstored::Other(error.into())),
             None => return Err(Unstored::TimedOut),
         }
-        match answer.await {
-            Ok(answer) => read(&answer),
-            Err(_) => Err(Unstored::TimedOut),
-        }
+        answer.await.unwrap_or(Err(Unstored::TimedOut))
     }
 }
 
 impl Waiting {
-    fn ticket(&self, limit: Duration) -> (Ticket<'_>, oneshot::Receiver<Message>) {
+    fn ticket(&self, limit: Duration) -> (Ticket<'_>, oneshot::Receiver<Answered>) {
         let (sender, answer) = oneshot::channel();
         let mut numbers = self.0.lock();
         numbers.last += 1;
@@ -160,12 +166,12 @@ impl Waiting {
         (Ticket { waiting: self, number }, answer)
     }
 
-    fn answered(&self, answer: Message) {
+    fn answered(&self, answer: &Message) {
         let number = answer.subject.rsplit('.').next().and_then(|number| number.parse().ok());
         let waiting = number.and_then(|number: u64| self.0.lock().open.remove(&number));
         if let Some((_, waiting)) = waiting {
             // Whoever waited may have gone.
-            let _ = waiting.send(answer);
+            let _ = waiting.send(read(answer));
         }
     }
 
@@ -197,7 +203,7 @@ async fn hear(mut answers: Subscriber, waiting: Arc<Waiting>, every: Duration) {
     loop {
         tokio::select! {
             answer = answers.next() => match answer {
-                Some(answer) => waiting.answered(answer),
+                Some(answer) => waiting.answered(&answer),
                 None => return,
             },
             now = look.tick() => waiting.look(now),
@@ -206,9 +212,9 @@ async fn hear(mut answers: Subscriber, waiting: Arc<Waiting>, every: Duration) {
 }
 
 /// Awaits what is nearly always ready, without a timer where it is. `None`: not in time.
-async fn soon<T>(work: impl Future<Output = T>, limit: Duration) -> Option<T> {
-    let mut work = std::pin::pin!(work);
-    let ready = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+async fn soon<T>(mut work: impl Future<Output = T> + Unpin, limit: Duration) -> Option<T> {
+    let ready =
+        std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut work).poll(context))).await;
     match ready {
         Poll::Ready(done) => Some(done),
         Poll::Pending => Box::pin(timeout(limit, work)).await.ok(),
@@ -311,10 +317,10 @@ mod tests {
         let limit = Duration::from_secs(5);
         let (_one, first) = waiting.ticket(limit);
         let (two, second) = waiting.ticket(limit);
-        waiting.answered(answer("_INBOX.x.2", "second", None));
-        waiting.answered(answer("_INBOX.x.2", "again", None));
-        waiting.answered(answer("_INBOX.x.nobody", "", None));
-        assert_eq!(second.await.unwrap().payload, "second");
+        waiting.answered(&answer("_INBOX.x.2", r#"{"stream":"A","seq":22}"#, None));
+        waiting.answered(&answer("_INBOX.x.2", "again", None));
+        waiting.answered(&answer("_INBOX.x.nobody", "", None));
+        assert_eq!(second.await.unwrap().unwrap().sequence, 22);
         drop(two);
         waiting.look(Instant::now());
         assert_eq!(waiting.0.lock().open.len(), 1);

@@ -186,15 +186,15 @@ impl Shared {
         if self.closing.is_cancelled() { Err(closed()) } else { Ok(()) }
     }
 
-    async fn publish(&self, message: Message) -> Result<()> {
+    async fn publish(&self, message: &Message) -> Result<()> {
         if self.closing.is_cancelled() {
             return Err(closed());
         }
         message.validate(self.config.max_message_bytes)?;
-        match self.try_publish(&message, None, false).await? {
+        match self.try_publish(message, None, false).await? {
             Tried::Stored => Ok(()),
             Tried::Again { gone } => {
-                Box::pin(self.try_publish(&message, gone, true)).await.map(drop)
+                Box::pin(self.try_publish(message, gone, true)).await.map(drop)
             }
         }
     }
@@ -202,10 +202,7 @@ impl Shared {
     /// What is seldom awaited is in a box: thousands of these are under way, and all that
     /// they might need takes up room in each.
     async fn try_publish(&self, message: &Message, gone: Option<u64>, last: bool) -> Result<Tried> {
-        let mut headers = headers::encode(message)?;
-        if let Some(gone) = gone {
-            headers::rename(&mut headers, gone);
-        }
+        let headers = headers::block(message, gone)?;
         let topic = &message.topic;
         // What is handed to the client now would go out over the next connection,
         // before anybody has looked at what the server still has.
@@ -259,7 +256,8 @@ enum Tried {
 impl Publisher for JetStream {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<()>> {
         // Each of its parts has a time limit: making the stream, sending, the answer.
-        Box::pin(self.shared.publish(message))
+        // The message is lent: moved on, it would have a second place in the future.
+        Box::pin(async move { self.shared.publish(&message).await })
     }
 
     fn tails(&self) -> Option<&dyn Tails> {

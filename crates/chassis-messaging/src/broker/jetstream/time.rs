@@ -11,6 +11,28 @@ pub(super) fn format(ms: i64) -> String {
     let (year, month, day) = civil_from_days(days);
     let (hour, minute) = (rest / 3_600_000, rest / 60_000 % 60);
     let (second, milli) = (rest / 1000 % 60, rest % 1000);
+    if (0..=9999).contains(&year) {
+        // One for each message: what `format!` does to seven numbers shows in a profile.
+        let mut text = String::with_capacity("2026-11-20T23:01:17.123Z".len());
+        for (number, digits, after) in [
+            (year, 1000, '-'),
+            (month, 10, '-'),
+            (day, 10, 'T'),
+            (hour, 10, ':'),
+            (minute, 10, ':'),
+            (second, 10, '.'),
+            (milli, 100, 'Z'),
+        ] {
+            let mut digit = digits;
+            while digit > 0 {
+                let value = u8::try_from(number / digit % 10).unwrap_or(0);
+                text.push(char::from(b'0' + value));
+                digit /= 10;
+            }
+            text.push(after);
+        }
+        return text;
+    }
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
