@@ -17,7 +17,7 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use chassis_core::{Code, Error, Result};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, oneshot};
@@ -137,7 +137,7 @@ impl Acks {
                 Err(_) => return Err(Unstored::TimedOut),
             },
         };
-        let (ticket, answer) = self.waiting.ticket(limit);
+        let (mut ticket, answer) = self.waiting.ticket(limit);
         let mut reply = String::with_capacity(self.inbox.len() + 1 + MAX_DIGITS);
         // Writing to a string does not fail.
         let _ = write!(reply, "{}.{}", self.inbox, ticket.number);
@@ -152,7 +152,10 @@ impl Acks {
             Some(Err(error)) => return Err(Unstored::Other(error.into())),
             None => return Err(Unstored::TimedOut),
         }
-        answer.await.unwrap_or(Err(Unstored::TimedOut))
+        let answer = answer.await;
+        // Who answered, or gave it up, has taken it out.
+        ticket.open = false;
+        answer.unwrap_or(Err(Unstored::TimedOut))
     }
 }
 
@@ -163,7 +166,7 @@ impl Waiting {
         numbers.last += 1;
         let number = numbers.last;
         numbers.open.insert(number, (Instant::now() + limit, sender));
-        (Ticket { waiting: self, number }, answer)
+        (Ticket { waiting: self, number, open: true }, answer)
     }
 
     fn answered(&self, answer: &Message) {
@@ -190,11 +193,14 @@ impl Waiting {
 struct Ticket<'a> {
     waiting: &'a Waiting,
     number: u64,
+    open: bool,
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        self.waiting.0.lock().open.remove(&self.number);
+        if self.open {
+            self.waiting.0.lock().open.remove(&self.number);
+        }
     }
 }
 
@@ -203,7 +209,13 @@ async fn hear(mut answers: Subscriber, waiting: Arc<Waiting>, every: Duration) {
     loop {
         tokio::select! {
             answer = answers.next() => match answer {
-                Some(answer) => waiting.answered(&answer),
+                Some(answer) => {
+                    waiting.answered(&answer);
+                    // Take along all that is there.
+                    while let Some(Some(answer)) = answers.next().now_or_never() {
+                        waiting.answered(&answer);
+                    }
+                }
                 None => return,
             },
             now = look.tick() => waiting.look(now),

@@ -188,7 +188,8 @@ pub(super) fn decode(message: &async_nats::Message, fallback_id: String) -> Mess
 
 fn escape(value: Cow<'_, str>) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'%' && byte != b'"';
-    if value.bytes().all(plain) {
+    // Without a way out in the middle it is many bytes at a time.
+    if value.bytes().fold(true, |all, byte| all & plain(byte)) {
         return value;
     }
     let mut escaped = String::with_capacity(value.len() + 16);
