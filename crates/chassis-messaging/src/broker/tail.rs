@@ -76,6 +76,20 @@ pub trait Tails: Send + Sync + 'static {
     ///
     /// `UNAVAILABLE` where the broker does not answer.
     fn look(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Gives all groups once more what stands behind a position, the last one that a stream
+    /// which lost its end is known to have kept. A broker that counts what a group had by
+    /// position takes what stands there now for what was lost, and would skip it. Nothing to
+    /// do for other brokers.
+    ///
+    /// Dropping the future leaves open which groups it was done for.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` where the broker does not answer.
+    fn give_again<'a>(&'a self, _stream: &'a str, _behind: u64) -> BoxFuture<'a, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// What stands at the position of a witness.

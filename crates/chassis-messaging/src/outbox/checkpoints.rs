@@ -180,6 +180,15 @@ pub(super) async fn forget<B: Backend>(db: &Db<B>, loss: &Loss) -> Result<()> {
     db.execute(SQL, params![&loss.stream, loss.since, loss.found_at]).await.map(drop)
 }
 
+/// The last position that the stream of a loss is known to have kept.
+pub(super) async fn kept<B: Backend>(db: &Db<B>, loss: &Loss) -> Result<u64> {
+    const SQL: &str =
+        "SELECT MAX(position) FROM chassis_outbox_tail WHERE stream = $1 AND at <= $2";
+    let row = db.fetch_optional(SQL, params![&loss.stream, loss.since]).await?;
+    let kept = row.map(|row| row.opt_int(0)).transpose()?.flatten();
+    Ok(kept.and_then(|kept| u64::try_from(kept).ok()).unwrap_or(0))
+}
+
 /// Losses that are not healed.
 pub(super) async fn losses<B: Backend>(db: &Db<B>) -> Result<Vec<Loss>> {
     const SQL: &str = "SELECT stream, found_at, since, passes, replayed_to

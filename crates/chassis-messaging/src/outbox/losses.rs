@@ -123,7 +123,7 @@ impl<B: Backend> Guard<B> {
                 self.lost(tails, &known.stream, known.at, false).await?;
             }
         }
-        self.go_on().await
+        self.go_on(tails).await
     }
 
     async fn turn(&mut self, tails: &dyn Tails, watch: &Watch, ticks: u32) -> Result<()> {
@@ -152,7 +152,7 @@ impl<B: Backend> Guard<B> {
             checkpoints::write(&self.outbox.db, &checkpoint).await?;
             self.written.insert(checkpoint.stream, checkpoint.witness);
         }
-        self.go_on().await
+        self.go_on(tails).await
     }
 
     /// A stream lost a message that was handed over at `at`, or all where it is `gone`.
@@ -178,9 +178,11 @@ impl<B: Backend> Guard<B> {
             return Ok(());
         }
         self.losses.found(stream, since, self.outbox.config.on_loss);
-        if self.outbox.config.on_loss == OnLoss::Replay {
-            for loss in self.losses_of(stream).await? {
-                self.pass(&loss, i64::MAX).await?;
+        for loss in self.losses_of(stream).await? {
+            if self.outbox.config.on_loss == OnLoss::Replay {
+                self.first_pass(tails, &loss).await?;
+            } else {
+                self.give_again(tails, &loss).await?;
             }
         }
         Ok(())
@@ -212,6 +214,17 @@ impl<B: Backend> Guard<B> {
         Ok(losses)
     }
 
+    async fn first_pass(&self, tails: &dyn Tails, loss: &Loss) -> Result<()> {
+        self.give_again(tails, loss).await?;
+        self.pass(loss, i64::MAX).await
+    }
+
+    /// What was published since the loss may stand where groups think that they were.
+    async fn give_again(&self, tails: &dyn Tails, loss: &Loss) -> Result<()> {
+        let kept = checkpoints::kept(&self.outbox.db, loss).await?;
+        tails.give_again(&loss.stream, kept).await
+    }
+
     async fn pass(&self, loss: &Loss, upto: i64) -> Result<()> {
         let passes = loss.passes + 1;
         let replayed = replay(&self.outbox, &loss.stream, loss.since, upto).await?;
@@ -221,7 +234,7 @@ impl<B: Backend> Guard<B> {
     }
 
     /// Takes losses on, also those that a relay died over, until they are healed.
-    async fn go_on(&self) -> Result<()> {
+    async fn go_on(&self, tails: &dyn Tails) -> Result<()> {
         let mut losses = checkpoints::losses(&self.outbox.db).await?;
         if !losses.is_empty() {
             let now = self.time.read().await?;
@@ -231,7 +244,7 @@ impl<B: Backend> Guard<B> {
             for loss in losses {
                 let age = now.saturating_sub(loss.found_at);
                 match loss.passes {
-                    0 if replays && age > PATIENCE => self.pass(&loss, i64::MAX).await?,
+                    0 if replays && age > PATIENCE => self.first_pass(tails, &loss).await?,
                     1 if age > two_leases => self.pass(&loss, loss.replayed_to).await?,
                     2 if checkpoints::heal(&self.outbox.db, &loss).await? => {
                         tracing::info!(stream = %loss.stream, "the loss of a stream is healed");

@@ -288,6 +288,46 @@ async fn a_consumer_that_is_ahead_of_its_stream_skips_nothing() {
     group.check(12);
 }
 
+/// What a client had in its buffer when the server died is published as soon as it is back,
+/// before anybody has looked at what it still has: in the places of what was lost, which the
+/// group had. A server of 2.9 then takes it for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_before_anybody_looks_is_not_skipped() {
+    const EARLY: u32 = 25;
+    let nats = Nats::start().await;
+    let (_folder, db) = sqlite().await;
+    let mut stage = Stage::new(db, connect(&nats).await, OnLoss::Replay).await;
+    stage.append(10).await;
+    stage.until_published().await;
+    let mut group = Group::join(&stage.broker).await;
+    group.until(40).await;
+    stage.until_checkpoint().await;
+    let model = jetstream(&nats).await.get_stream("items").await.unwrap();
+    let model = model.get_raw_message(40).await.unwrap();
+    let stage = stage
+        .killed(async || {
+            lose_the_tail(&nats).await;
+            let context = jetstream(&nats).await;
+            for number in 0..EARLY {
+                let (mut headers, id) = (model.headers.clone(), format!("early-{number}"));
+                headers.insert("ce-id", id.as_str());
+                headers.insert("Nats-Msg-Id", id.as_str());
+                let payload = format!(r#"{{"key":"early","number":{number}}}"#);
+                let sent = context.publish_with_headers("items.added", headers, payload.into());
+                sent.await.unwrap().await.unwrap();
+            }
+            connect(&nats).await
+        })
+        .await;
+    let mut group = group.moved(&stage.broker).await;
+    group.until(40 + EARLY as usize).await;
+    // The first ones after those that had gone on: who minds waits for its turn in the inbox.
+    let mut early = group.effects.remove("early").unwrap();
+    early.sort_unstable();
+    assert_eq!(early, (0..EARLY).collect::<Vec<_>>());
+    group.check(10);
+}
+
 /// The server drops repetitions also of what was purged; a replay is stored all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_after_a_purge_is_not_swallowed() {

@@ -7,6 +7,11 @@
 //! itself). So before anything is published, consumers that are ahead are made again
 //! where the stream ends, or where their oldest unanswered message is.
 //!
+//! What a client had in its buffer when the connection broke is published before anybody can
+//! look, though. With it the stream may have grown past its consumers, which then took it for
+//! what they had. So where a loss is found, they are made again where the stream is known to be
+//! what it was.
+//!
 //! A server that deletes a stream says that it is gone before its files are. One of 2.9
 //! that is told in between to make it again builds on those files, and then removes them:
 //! what is published meanwhile is refused, or is gone at its next start. So a stream that was
@@ -47,7 +52,7 @@ impl Shared {
             match stream {
                 Some(stream) => {
                     streams::check(&stream, &self.config);
-                    turn_back(&self.context, &stream).await?;
+                    turn_back(&self.context, &stream, None).await?;
                 }
                 None => streams::create(&self.context, tail.stream(), &self.config).await?,
             }
@@ -97,6 +102,17 @@ impl Tails for JetStream {
             Ok(())
         })
     }
+
+    fn give_again<'a>(&'a self, stream: &'a str, behind: u64) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let tail = self.shared.ledger.of(stream);
+            let _looking = tail.looking.lock().await;
+            match find(&self.shared.context, stream).await? {
+                Some(stream) => turn_back(&self.shared.context, &stream, Some(behind)).await,
+                None => Ok(()),
+            }
+        })
+    }
 }
 
 /// The stream as it is now; `None` where there is none.
@@ -138,20 +154,21 @@ async fn at(stream: Option<&Stream>, position: u64) -> Result<Found> {
     }
 }
 
-/// Makes those durable consumers again that are ahead of the stream.
-async fn turn_back(context: &Context, stream: &Stream) -> Result<()> {
+/// Makes those durable consumers again that are ahead of the stream, or of what it is known to
+/// have kept.
+async fn turn_back(context: &Context, stream: &Stream, kept: Option<u64>) -> Result<()> {
     let failed = |source: async_nats::Error| {
         unavailable("the consumers of a stream cannot be turned back").with_source(source)
     };
     let mut consumers = stream.consumers();
     let mut ahead = Vec::new();
-    let mut last = stream.cached_info().state.last_sequence;
+    let mut last = kept.unwrap_or(stream.cached_info().state.last_sequence);
     while let Some(found) = consumers.try_next().await.map_err(|error| failed(error.into()))? {
         if is_ahead(&found, last) {
             ahead.push(found);
         }
     }
-    if !ahead.is_empty() {
+    if kept.is_none() && !ahead.is_empty() {
         // The stream may have grown meanwhile.
         last = stream.get_info().await.map_err(|error| failed(error.into()))?.state.last_sequence;
     }
@@ -165,7 +182,7 @@ async fn turn_back(context: &Context, stream: &Stream) -> Result<()> {
             position = found.delivered.stream_sequence,
             last,
             from,
-            "a consumer is ahead of its stream, which lost its end; made again"
+            "a consumer may be ahead of its stream, which lost its end; made again"
         );
         let Ok(config) = consumer::FromConsumer::try_from_consumer_config(found.config) else {
             // Not one of ours: we make pull consumers only.
