@@ -278,6 +278,7 @@ fn escaped(out: &mut Vec<u8>, text: &str) {
 /// which the compiler finds instructions: a line has hundreds, and byte by byte this was a fifth
 /// of its cost.
 fn is_plain(text: &[u8]) -> bool {
+    #[inline]
     fn odd<const N: usize>(bytes: &[u8; N]) -> bool {
         let odd = |byte: u8| !matches!(byte, b' '..=b'~') | (byte == b'"') | (byte == b'\\');
         bytes.iter().fold(0, |any, byte| any | u8::from(odd(*byte))) != 0
