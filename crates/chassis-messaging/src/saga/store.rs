@@ -63,9 +63,12 @@ impl<B: Backend> Store<B> {
             VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
         tx.execute(KEEP, params![definition, key, event, payload, now]).await?;
         // First the signal, then the instance; a runner that begins to wait does
-        // it the other way round. So one of the two sees the other.
-        const WAKE: &str = "UPDATE chassis_saga SET wake_at = 0
-            WHERE definition = $1 AND saga_key = $2 AND waiting_for = $3 AND state = 'running'";
+        // it the other way round. So one of the two sees the other, if this takes the row
+        // whatever it waits for: by a condition it would pass over one of which the runner's
+        // change is not committed yet, and wait for nobody.
+        const WAKE: &str = "UPDATE chassis_saga SET wake_at =
+                CASE WHEN waiting_for = $3 AND state = 'running' THEN 0 ELSE wake_at END
+            WHERE definition = $1 AND saga_key = $2";
         tx.execute(WAKE, params![definition, key, event]).await?;
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! Sagas on PostgreSQL: the scenarios of `tests/it`, natively and through `Any`.
 #![allow(clippy::unwrap_used)]
 
-use chassis_data::{Backend, DatabaseConfig, Db};
+use std::sync::Arc;
+
+use chassis_data::{Backend, DatabaseConfig, Db, params};
+use chassis_test::eventually;
 use chassis_test::servers::Postgres;
 
 #[path = "../it/saga_operator_scenarios.rs"]
@@ -12,6 +15,8 @@ mod saga_queue_scenarios;
 mod saga_scenarios;
 #[path = "../it/saga_stage.rs"]
 mod saga_stage;
+
+use saga_stage::{SOON, Stage, World};
 
 /// A fresh database.
 async fn scratch<B: Backend>() -> Db<B> {
@@ -77,4 +82,31 @@ on_postgres! { queue, saga_queue_scenarios:
     an_operator_can_end_the_first,
     an_end_waits_for_a_start_under_way,
     a_crowd_runs_one_by_one,
+}
+
+/// A runner has written that a saga waits, and looked for the signal; its transaction is open. A
+/// signal that comes now cannot be seen by it, so the signal must wait for the runner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_that_comes_while_a_runner_begins_to_wait_wakes_the_saga() {
+    let db = scratch::<sqlx::Postgres>().await;
+    let stage = Arc::new(Stage::new(&db, World::default()).await);
+    let id = stage.start("key").await;
+    let mut runner = db.begin().await.unwrap();
+    let wait =
+        "UPDATE chassis_saga SET waiting_for = 'heard', wake_at = 9000000000000 WHERE id = $1";
+    assert_eq!(runner.execute(wait, params![id.as_str()]).await.unwrap(), 1);
+    let signalling = stage.clone();
+    let signal = tokio::spawn(async move { signalling.signal("key").await });
+    eventually("the signal waits", SOON, async || {
+        let sql = "SELECT COUNT(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let row = db.fetch_optional(sql, Vec::new()).await.unwrap().unwrap();
+        (row.int(0).unwrap() == 1).then_some(())
+    })
+    .await;
+    runner.commit().await.unwrap();
+    signal.await.unwrap();
+    let sql = "SELECT wake_at FROM chassis_saga WHERE id = $1";
+    let row = db.fetch_optional(sql, params![id.as_str()]).await.unwrap().unwrap();
+    assert_eq!(row.int(0).unwrap(), 0);
 }
