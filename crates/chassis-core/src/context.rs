@@ -73,6 +73,13 @@ pub(crate) enum RequestId {
     OfTrace(Hex),
 }
 
+/// An id on its way into a log line: what is hexadecimal digits need not be looked at.
+#[derive(Clone, Copy)]
+pub(crate) enum LogId<'a> {
+    Text(&'a str),
+    Hex(&'a [u8; 32]),
+}
+
 /// Aligned, so that it is read as text eight bytes at a time.
 #[derive(Clone)]
 #[repr(align(8))]
@@ -229,6 +236,25 @@ impl Context {
             RequestId::None => "",
             RequestId::Given(id) => id,
             RequestId::OfTrace(Hex(hex)) => std::str::from_utf8(hex).unwrap_or_default(),
+        }
+    }
+
+    /// The request id as bytes, for a header: all are visible ASCII.
+    #[must_use]
+    pub fn request_id_bytes(&self) -> &[u8] {
+        match &self.0.request_id {
+            RequestId::None => &[],
+            RequestId::Given(id) => id.as_bytes(),
+            RequestId::OfTrace(Hex(hex)) => hex,
+        }
+    }
+
+    /// The request id, for a log line.
+    pub(crate) fn log_request_id(&self) -> Option<LogId<'_>> {
+        match &self.0.request_id {
+            RequestId::None => None,
+            RequestId::Given(id) => Some(LogId::Text(id)),
+            RequestId::OfTrace(Hex(hex)) => Some(LogId::Hex(hex)),
         }
     }
 

@@ -282,16 +282,33 @@ impl InFlight {
     /// Counts one piece of work until the guard is dropped.
     #[must_use]
     pub fn enter(&self, kind: &'static str) -> InFlightGuard {
+        self.kind(kind).enter()
+    }
+
+    /// The work of one kind, for who enters often.
+    #[must_use]
+    pub fn kind(&self, kind: &'static str) -> InFlightKind {
         let known = self.0.read().get(kind).cloned();
-        let count = known.unwrap_or_else(|| self.0.write().entry(kind).or_default().clone());
-        count.fetch_add(1, Ordering::Relaxed);
-        InFlightGuard(count)
+        InFlightKind(known.unwrap_or_else(|| self.0.write().entry(kind).or_default().clone()))
     }
 
     /// How much of each kind is in flight.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.0.read().iter().map(|(kind, n)| (*kind, n.load(Ordering::Relaxed))).collect()
+    }
+}
+
+/// Work in flight of one kind.
+#[derive(Clone)]
+pub struct InFlightKind(Arc<AtomicU64>);
+
+impl InFlightKind {
+    /// Counts one piece of work until the guard is dropped.
+    #[must_use]
+    pub fn enter(&self) -> InFlightGuard {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        InFlightGuard(self.0.clone())
     }
 }
 

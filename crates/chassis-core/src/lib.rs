@@ -39,7 +39,7 @@ pub use baggage::Baggage;
 pub use config::{AdminConfig, CoreConfig, Secret};
 pub use context::{Context, Priority};
 pub use deadline::Deadline;
-pub use env::{Env, InFlight, InFlightGuard, Listener, ServiceInfo, UnixListener};
+pub use env::{Env, InFlight, InFlightGuard, InFlightKind, Listener, ServiceInfo, UnixListener};
 pub use error::{BoxError, Code, Error, FieldViolation, Result};
 pub use health::{Health, HealthReport, Probe, Status};
 pub use metrics::{Counter, Gauge, Histogram, Metrics};

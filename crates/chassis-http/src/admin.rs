@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
+    edge::Edged,
     extract::{Json, Path, Query},
     limit::{Limited, Tripped},
     openapi,
@@ -77,6 +78,7 @@ impl Admin {
         let socket = &self.config.socket;
         let listening = Listening::bind("admin", address, socket, limits(), None, &env).await?;
         let router = router(&env).merge(self.more).layer(from_fn(bounded)).with_state(());
+        let router = Edged::Each(router);
         listening.announce("admin", &env);
         ready.ready();
         let service = |peer: &_| PerConnection::new(&router, peer);
@@ -114,6 +116,7 @@ fn limits() -> Limits {
         max_connections: 64,
         max_per_address: None,
         first_bytes: Duration::from_secs(10),
+        head: Duration::from_secs(10),
         first_request: None,
         send: Some(Duration::from_secs(30)),
         idle: Some(Duration::from_secs(300)),
@@ -124,7 +127,6 @@ fn limits() -> Limits {
 fn http() -> Http {
     Http {
         only_http2: false,
-        header_timeout: Duration::from_secs(10),
         max_header_bytes: 16 * 1024,
         max_headers: 100,
         max_concurrent_streams: 16,

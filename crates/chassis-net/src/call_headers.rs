@@ -23,6 +23,8 @@ const LENGTHS: u64 = {
 pub struct CallHeaders<'a> {
     headers: &'a HeaderMap,
     values: [Option<&'a HeaderValue>; NAMES.len()],
+    /// Whether there is one of these.
+    any: bool,
     /// Whether one of these comes in several lines.
     repeats: bool,
     timeout: Option<&'a HeaderValue>,
@@ -40,6 +42,7 @@ impl<'a> CallHeaders<'a> {
         let mut read = CallHeaders {
             headers,
             values,
+            any: false,
             repeats: false,
             timeout: None,
             host: None,
@@ -56,6 +59,7 @@ impl<'a> CallHeaders<'a> {
                 && LENGTHS & (1 << name.len()) != 0
                 && let Some(index) = position(name)
             {
+                read.any = true;
                 read.repeats |= read.values[index].is_some();
                 read.values[index].get_or_insert(value);
             }
@@ -78,6 +82,9 @@ impl<'a> CallHeaders<'a> {
     /// The text of a header that is one of these; of several lines the first.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&'a str> {
+        if !self.any {
+            return None;
+        }
         self.values[position(name)?]?.to_str().ok()
     }
 

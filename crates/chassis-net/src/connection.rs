@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use ::http::{Request, Response};
+use ::http::{Request, Response, Version};
 use http_body::Body;
 use hyper::{body::Incoming, service::Service};
 use hyper_util::{
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Limits,
     first_bytes::Sniffed,
-    heads::Heads,
+    heads::{self, Answer, Came, Heads, Sent},
     meters::{Broken, Meters},
     stream::{Stream, Wire},
     tls::Tls,
@@ -66,12 +66,24 @@ impl Peer {
         self.local
     }
 
-    /// Whether the service is about to end, and answers should end their connections: clients
-    /// leave one after the other with an answer in hand, and a close finds nobody who has just
-    /// sent a request.
+    /// Whether it is to leave, for who looks at that when an answer is there.
     #[must_use]
-    pub fn is_to_leave(&self) -> bool {
-        self.leaving.load(Relaxed)
+    pub fn leaving(&self) -> Leaving {
+        Leaving(self.leaving.clone())
+    }
+}
+
+/// Whether the service is about to end, and answers should end their connections: clients
+/// leave one after the other with an answer in hand, and a close finds nobody who has just
+/// sent a request.
+#[derive(Clone, Debug)]
+pub struct Leaving(Arc<AtomicBool>);
+
+impl Leaving {
+    /// Whether it is.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Relaxed)
     }
 }
 
@@ -129,13 +141,11 @@ where
     async fn serve(self, stream: Stream) {
         let Connection { http, service, peer, limits, meters, drain, abort } = self;
         let (tie, tied) = tie();
-        let (stream, is_known) = Sniffed::new(stream, limits.send, tied);
-        let service = Counted { service, requests: Arc::default() };
+        let heads = Heads::new(limits.head);
+        let (stream, is_known) = Sniffed::new(stream, limits.send, tied, heads.clone());
+        let service = Counted { service, requests: Arc::default(), heads: heads.clone() };
         let ages = Ages::new(&limits, is_known.clone(), service.requests.clone());
         let broken = meters.broken;
-        let heads = Heads::default();
-        let mut http = (*http).clone();
-        http.http1().timer(heads.clone());
         let life = Life { peer, broken, ages, heads, is_known, drain, abort: abort.clone() };
         let io = TokioIo::new(stream);
         // What can be upgraded takes no heed of "only HTTP/2", and HTTP/2 has no upgrades.
@@ -195,6 +205,9 @@ impl Life {
         let mut drained = pin!(drain.cancelled());
         let mut aborted = pin!(abort.cancelled());
         let (mut is_ending, mut is_draining) = (false, false);
+        // What is below is polled with each request. Who knows whom to wake need not be polled
+        // again before there is something to say.
+        let (mut is_set, mut is_heard) = (false, false);
         loop {
             // Only the connection's own poll, which is before it, changes what this looks at.
             let known = poll_fn(|_| match is_known.load(Relaxed) {
@@ -208,8 +221,20 @@ impl Life {
                     && due < timer.deadline()
                 {
                     timer.as_mut().reset(due);
+                    is_set = false;
                 }
+                if is_set && !timer.is_elapsed() {
+                    return Poll::Pending;
+                }
+                is_set = true;
                 timer.as_mut().poll(cx)
+            });
+            let drained = poll_fn(|cx| {
+                if is_heard && !drain.is_cancelled() {
+                    return Poll::Pending;
+                }
+                is_heard = true;
+                drained.as_mut().poll(cx)
             });
             tokio::select! {
                 biased;
@@ -223,11 +248,12 @@ impl Life {
                 }
                 // What aborts drains too.
                 () = aborted.as_mut(), if is_draining => return,
-                () = drained.as_mut(), if !is_draining => {
+                () = drained, if !is_draining => {
                     is_draining = true;
                     // hyper-util would cut off one whose first bytes are on their way.
                     ages.hurry(Instant::now());
                     timer.as_mut().reset(ages.next);
+                    is_set = false;
                 }
                 () = known, if is_draining && !is_ending => {
                     is_ending = true;
@@ -235,7 +261,15 @@ impl Life {
                 }
                 () = alarm => {
                     let now = Instant::now();
-                    heads.look(now);
+                    match heads.look(now) {
+                        heads::Look::Fine => {}
+                        heads::Look::Slow => {
+                            broken.slow.inc();
+                            tracing::debug!(peer = ?peer.address, "connection closed: a slow head");
+                            return;
+                        }
+                        heads::Look::Idle => return,
+                    }
                     match ages.look(now) {
                         Look::Fine => {}
                         Look::Silent => {
@@ -251,26 +285,33 @@ impl Life {
                         }
                     }
                     timer.as_mut().reset(ages.next);
+                    is_set = false;
                 }
             }
         }
     }
 }
 
-/// Counts requests as they begin.
+/// Counts requests as they begin, and notes where their answers end.
 struct Counted<S> {
     service: S,
     requests: Arc<AtomicU64>,
+    heads: Heads,
 }
 
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Counted<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+impl<S, B> Service<Request<Incoming>> for Counted<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+{
+    type Response = Response<Sent<B>>;
+    type Error = Infallible;
+    type Future = Answer<S::Future>;
 
-    fn call(&self, request: Request<Incoming>) -> S::Future {
+    fn call(&self, request: Request<Incoming>) -> Answer<S::Future> {
         self.requests.fetch_add(1, Relaxed);
-        self.service.call(request)
+        let is_alone = request.version() < Version::HTTP_2;
+        let came = if is_alone { self.heads.came() } else { Came::unwatched() };
+        Answer::new(self.service.call(request), came)
     }
 }
 
@@ -377,6 +418,7 @@ mod tests {
             max_connections: 1,
             max_per_address: None,
             first_bytes: seconds(10),
+            head: seconds(10),
             first_request: None,
             send: None,
             idle: None,

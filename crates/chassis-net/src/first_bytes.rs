@@ -3,7 +3,7 @@
 //! hyper-util reads the start of a connection to tell HTTP/1 from HTTP/2, and that read has
 //! no time-out: a client that sends nothing, or half of the HTTP/2 preface, would hold the
 //! connection for ever. So the bytes are counted until the version is known; from then on
-//! hyper's own timers watch.
+//! [heads](crate::heads) are waited for, or hyper's own timers of HTTP/2 watch.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{stall::Stall, stream::Stream, upgraded::Tied};
+use crate::{heads::Heads, stall::Stall, stream::Stream, upgraded::Tied};
 
 /// What an HTTP/2 client sends first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -28,6 +28,7 @@ pub(crate) struct Sniffed {
     stream: Stream,
     stall: Stall,
     tied: Tied,
+    heads: Heads,
     matched: usize,
     is_known: Arc<AtomicBool>,
 }
@@ -38,10 +39,11 @@ impl Sniffed {
         stream: Stream,
         send: Option<Duration>,
         tied: Tied,
+        heads: Heads,
     ) -> (Sniffed, Arc<AtomicBool>) {
-        let is_known = Arc::new(AtomicBool::new(false));
-        let stall = Stall::new(send);
-        (Sniffed { stream, stall, tied, matched: 0, is_known: is_known.clone() }, is_known)
+        let known = Arc::new(AtomicBool::new(false));
+        let (stall, is_known) = (Stall::new(send, heads.clone()), known.clone());
+        (Sniffed { stream, stall, tied, heads, matched: 0, is_known }, known)
     }
 
     fn saw(&mut self, bytes: &[u8]) {
@@ -54,6 +56,7 @@ impl Sniffed {
             self.matched += count;
         } else {
             self.matched = PREFACE.len();
+            self.heads.wait();
         }
         if self.matched == PREFACE.len() {
             self.is_known.store(true, Ordering::Relaxed);
@@ -71,6 +74,7 @@ impl AsyncRead for Sniffed {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         ready!(self.tied.look(cx, read))?;
         self.saw(&buf.filled()[before..]);
+        self.heads.heard();
         Poll::Ready(Ok(()))
     }
 }

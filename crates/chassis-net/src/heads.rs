@@ -1,118 +1,223 @@
-//! The time for the head of a request, without a timer for each.
+//! The time for the head of a request, over HTTP/1: for the first one from the first bytes on, for
+//! the next from the end of the answer before it.
 //!
-//! hyper makes a timer anew for each head that it waits for, and tokio's would be entered into its
-//! wheel and taken out again with every request. Here it is a note: when the head is due. A
-//! connection has one timer, which looks at the note when it is due itself.
+//! hyper has such a limit too, but with it each request costs one more turn of its loop with one
+//! more look at the socket, and a timer that is made anew; and the time of the next head runs
+//! while an answer that is in its buffers goes out to a slow reader. Here it is a note: when the
+//! head is due. A connection has one timer, which looks at the note when it is due itself.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use hyper::rt::{Sleep, Timer};
+use ::http::Response;
+use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 /// When the head is due that a connection waits for.
-#[derive(Clone, Default)]
-pub(crate) struct Heads(Arc<Mutex<Waited>>);
+#[derive(Clone)]
+pub(crate) struct Heads(Arc<Shared>);
 
-#[derive(Default)]
-enum Waited {
-    #[default]
-    Nothing,
-    Until(Instant),
-    /// It was not here when it was due.
-    Late,
+struct Shared {
+    timeout: Duration,
+    due: Mutex<Option<Instant>>,
+    /// Something came since it is waited for.
+    has_begun: AtomicBool,
+    /// A write waits for the other side to read.
+    is_sending: AtomicBool,
+}
+
+/// What is said of a head when it is looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// None is due.
+    Fine,
+    /// It has begun and is not here.
+    Slow,
+    /// Nothing was asked any more.
+    Idle,
 }
 
 impl Heads {
+    pub(crate) fn new(timeout: Duration) -> Heads {
+        Heads(Arc::new(Shared {
+            timeout,
+            due: Mutex::default(),
+            has_begun: AtomicBool::default(),
+            is_sending: AtomicBool::default(),
+        }))
+    }
+
+    /// One is waited for from now on.
+    pub(crate) fn wait(&self) {
+        *self.0.due.lock() = Some(Instant::now() + self.0.timeout);
+        self.0.has_begun.store(false, Relaxed);
+    }
+
+    /// Some bytes came.
+    pub(crate) fn heard(&self) {
+        self.0.has_begun.store(true, Relaxed);
+    }
+
+    /// Whether what is sent has to wait.
+    pub(crate) fn sending(&self, waits: bool) {
+        self.0.is_sending.store(waits, Relaxed);
+    }
+
+    /// It is here: the next is waited for when the answer to it has ended.
+    pub(crate) fn came(&self) -> Came {
+        *self.0.due.lock() = None;
+        Came(Some(self.clone()))
+    }
+
     pub(crate) fn due(&self) -> Option<Instant> {
-        match *self.0.lock() {
-            Waited::Until(due) => Some(due),
-            Waited::Nothing | Waited::Late => None,
+        *self.0.due.lock()
+    }
+
+    pub(crate) fn look(&self, now: Instant) -> Look {
+        let mut due = self.0.due.lock();
+        if due.is_none_or(|due| due > now) {
+            Look::Fine
+        } else if self.0.is_sending.load(Relaxed) {
+            // How long an answer may take is not for this to say.
+            *due = Some(now + self.0.timeout);
+            Look::Fine
+        } else if self.0.has_begun.load(Relaxed) {
+            Look::Slow
+        } else {
+            Look::Idle
         }
     }
+}
 
-    /// Ends the wait if it is over by now. hyper learns of it when the connection is polled next.
-    pub(crate) fn look(&self, now: Instant) {
-        if self.due().is_some_and(|due| due <= now) {
-            *self.0.lock() = Waited::Late;
-        }
+/// A request that has begun, until its answer has ended.
+pub(crate) struct Came(Option<Heads>);
+
+impl Came {
+    /// One of many on a connection.
+    pub(crate) fn unwatched() -> Came {
+        Came(None)
     }
 }
 
-impl Timer for Heads {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        self.sleep_until(self.now() + duration)
-    }
-
-    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(Wait { waited: self.0.clone(), due: deadline.into() })
-    }
-
-    fn now(&self) -> std::time::Instant {
-        Instant::now().into()
-    }
-}
-
-/// What hyper polls while it waits for a head.
-struct Wait {
-    waited: Arc<Mutex<Waited>>,
-    due: Instant,
-}
-
-impl Future for Wait {
-    type Output = ();
-
-    /// Its waker is that of the connection, which the connection's timer wakes.
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        let mut waited = self.waited.lock();
-        if matches!(*waited, Waited::Late) {
-            return Poll::Ready(());
-        }
-        *waited = Waited::Until(self.due);
-        Poll::Pending
-    }
-}
-
-impl Drop for Wait {
+impl Drop for Came {
     fn drop(&mut self) {
-        *self.waited.lock() = Waited::Nothing;
+        if let Some(heads) = &self.0 {
+            heads.wait();
+        }
     }
 }
 
-impl Sleep for Wait {}
+pin_project! {
+    /// The answer to a request.
+    pub(crate) struct Answer<F> {
+        #[pin]
+        answer: F,
+        came: Option<Came>,
+    }
+}
+
+impl<F> Answer<F> {
+    pub(crate) fn new(answer: F, came: Came) -> Answer<F> {
+        Answer { answer, came: Some(came) }
+    }
+}
+
+impl<F, B> Future for Answer<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+{
+    type Output = Result<Response<Sent<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.answer.poll(cx));
+        let came = this.came.take();
+        Poll::Ready(answer.map(|answer| answer.map(|body| Sent { body, _came: came })))
+    }
+}
+
+pin_project! {
+    /// The body of an answer: hyper drops it when it has all of it.
+    pub(crate) struct Sent<B> {
+        #[pin]
+        body: B,
+        _came: Option<Came>,
+    }
+}
+
+impl<B: Body> Body for Sent<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use tokio::time::advance;
 
     use super::*;
 
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
     #[tokio::test(start_paused = true)]
-    async fn a_head_is_late_when_it_is_due_and_not_when_an_earlier_one_was() {
-        let heads = Heads::default();
-        let begun = Instant::now();
-        let at = |second| begun + Duration::from_secs(second);
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut first = heads.sleep_until(at(10).into());
-        assert_eq!(heads.due(), None);
-        assert!(first.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(heads.due(), Some(at(10)));
-        drop(first);
-        assert_eq!(heads.due(), None);
-        let mut second = heads.sleep_until(at(15).into());
-        assert!(second.as_mut().poll(&mut cx).is_pending());
-        heads.look(at(10));
-        assert!(second.as_mut().poll(&mut cx).is_pending());
-        heads.look(at(15));
-        assert!(second.as_mut().poll(&mut cx).is_ready());
-        drop(second);
-        let mut third = heads.sleep_until(at(30).into());
-        assert!(third.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(heads.due(), Some(at(30)));
+    async fn a_head_is_due_from_the_end_of_the_answer_before_it() {
+        let heads = Heads::new(TIMEOUT);
+        assert_eq!((heads.due(), heads.look(Instant::now())), (None, Look::Fine));
+        heads.wait();
+        heads.heard();
+        assert_eq!(heads.due(), Some(Instant::now() + TIMEOUT));
+        advance(TIMEOUT / 2).await;
+        assert_eq!(heads.look(Instant::now()), Look::Fine);
+        advance(TIMEOUT / 2).await;
+        assert_eq!(heads.look(Instant::now()), Look::Slow);
+        // While the answer goes on none is due, however long that takes.
+        let came = heads.came();
+        advance(TIMEOUT * 3).await;
+        assert_eq!((heads.due(), heads.look(Instant::now())), (None, Look::Fine));
+        drop(came);
+        assert_eq!(heads.due(), Some(Instant::now() + TIMEOUT));
+        advance(TIMEOUT).await;
+        assert_eq!(heads.look(Instant::now()), Look::Idle);
+        drop(Came::unwatched());
+        assert_eq!(heads.look(Instant::now()), Look::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_head_is_due_while_the_answer_before_it_waits_for_its_reader() {
+        let heads = Heads::new(TIMEOUT);
+        heads.wait();
+        heads.sending(true);
+        for _ in 0..3 {
+            advance(TIMEOUT).await;
+            assert_eq!(heads.look(Instant::now()), Look::Fine);
+        }
+        heads.sending(false);
+        assert_eq!(heads.look(Instant::now()), Look::Fine);
+        advance(TIMEOUT).await;
+        assert_eq!(heads.look(Instant::now()), Look::Idle);
     }
 }

@@ -20,8 +20,6 @@ const HEADERS_OF_HYPER: usize = 100;
 pub struct Http {
     /// Whether HTTP/1 is refused.
     pub only_http2: bool,
-    /// HTTP/1: time for each head of a request, and for the next one to begin.
-    pub header_timeout: Duration,
     /// The largest head of a request, in bytes; at least 8192.
     pub max_header_bytes: usize,
     /// HTTP/1: headers of a request; hyper's own limit is 100, and no less.
@@ -50,16 +48,13 @@ impl Default for KeepAlive {
 }
 
 impl Http {
-    /// Without the timer of HTTP/1, of which each connection has its own.
+    /// Without the timer of HTTP/1: see [`heads`](crate::heads).
     pub(crate) fn builder(&self) -> auto::Builder<TokioExecutor> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         if self.only_http2 {
             builder = builder.http2_only();
         }
-        builder
-            .http1()
-            .header_read_timeout(self.header_timeout)
-            .max_buf_size(self.max_header_bytes);
+        builder.http1().header_read_timeout(None).max_buf_size(self.max_header_bytes);
         // Room for so many is on its stack; to ask for it would cost two allocations a request.
         if self.max_headers > HEADERS_OF_HYPER {
             builder.http1().max_headers(self.max_headers);

@@ -36,7 +36,7 @@ mod upgraded;
 pub use accept::Listening;
 pub use address_text::AddressText;
 pub use call_headers::CallHeaders;
-pub use connection::Peer;
+pub use connection::{Leaving, Peer};
 pub use context::{once, propagate};
 pub use guest::Guest;
 pub use http::{Http, KeepAlive};

@@ -12,6 +12,8 @@ pub struct Limits {
     pub max_per_address: Option<usize>,
     /// Time for the TLS handshake, and after it for the bytes that tell the version of HTTP.
     pub first_bytes: Duration,
+    /// HTTP/1: time for each head of a request, and for the next one to begin.
+    pub head: Duration,
     /// Time for the first request to begin. `None`: as for any other.
     pub first_request: Option<Duration>,
     /// Time in which the other side must take some of what is sent to it; who takes nothing is

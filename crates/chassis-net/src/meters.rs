@@ -17,7 +17,7 @@ pub(crate) struct Meters {
 pub(crate) struct Broken {
     malformed: Counter,
     too_large: Counter,
-    slow: Counter,
+    pub(crate) slow: Counter,
     pub(crate) silent: Counter,
     other: Counter,
 }

@@ -12,17 +12,21 @@ use std::{
 
 use tokio::time::{Sleep, sleep};
 
+use crate::heads::Heads;
+
 /// Watches the writes of a connection.
 pub(crate) struct Stall {
     limit: Option<Duration>,
     /// Runs while a write waits; none is made for a peer that keeps up.
     timer: Option<Pin<Box<Sleep>>>,
+    waits: bool,
+    heads: Heads,
 }
 
 impl Stall {
     /// `None` for no limit.
-    pub(crate) fn new(limit: Option<Duration>) -> Stall {
-        Stall { limit, timer: None }
+    pub(crate) fn new(limit: Option<Duration>, heads: Heads) -> Stall {
+        Stall { limit, timer: None, waits: false, heads }
     }
 
     /// What becomes of a write.
@@ -31,8 +35,12 @@ impl Stall {
         cx: &mut Context<'_>,
         write: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if write.is_ready() {
+        if write.is_pending() != self.waits {
+            self.waits = write.is_pending();
+            self.heads.sending(self.waits);
             self.timer = None;
+        }
+        if write.is_ready() {
             return write;
         }
         let Some(limit) = self.limit else { return Poll::Pending };

@@ -11,7 +11,7 @@ use std::{
 
 use tracing::{Level, Metadata, field::Field};
 
-use crate::{SpanId, TraceId};
+use crate::{SpanId, TraceId, context::LogId};
 
 /// The fields of an event or a span, as they were recorded. Their values stand one behind the
 /// other in one text, so that a line costs no memory of its own once the text has grown.
@@ -144,7 +144,7 @@ pub(super) struct Head<'a> {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Ids<'a> {
     pub trace: Option<(TraceId, SpanId)>,
-    pub request: Option<&'a str>,
+    pub request: Option<LogId<'a>>,
     pub principal: Option<&'a str>,
     pub tenant: Option<&'a str>,
 }

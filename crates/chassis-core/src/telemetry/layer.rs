@@ -201,7 +201,7 @@ fn head<'a>(event: &Event<'_>, service: (&'a str, &'a str), ids: Ids<'a>) -> Hea
 
 /// `span_of` says which exported span of a call the event happened in.
 fn ids(ctx: &Context, span_of: impl Fn(SpanId) -> Option<SpanId>) -> Ids<'_> {
-    let request = Some(ctx.request_id()).filter(|id| !id.is_empty());
+    let request = ctx.log_request_id();
     let trace = ctx.trace();
     // Background work has a trace of its own, which says nothing until it is passed on.
     let is_call = request.is_some() || trace.parent.is_some();

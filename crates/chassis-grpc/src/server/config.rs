@@ -120,6 +120,8 @@ impl ServerConfig {
             max_connections: self.max_connections,
             max_per_address: Some(self.max_connections_per_address).filter(|most| *most > 0),
             first_bytes: self.first_call_timeout,
+            // It has no say where only HTTP/2 is spoken.
+            head: self.first_call_timeout,
             first_request: Some(self.first_call_timeout),
             // A peer that takes nothing does not answer pings either.
             send: None,
@@ -131,10 +133,8 @@ impl ServerConfig {
     pub(super) fn http(&self) -> Http {
         Http {
             only_http2: true,
-            // It has no say where only HTTP/2 is spoken.
-            header_timeout: self.first_call_timeout,
             max_header_bytes: MAX_METADATA_BYTES,
-            // It has no say either.
+            // This one neither.
             max_headers: 100,
             max_concurrent_streams: self.max_concurrent_streams,
             keep_alive: KeepAlive {

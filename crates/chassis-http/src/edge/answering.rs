@@ -36,6 +36,8 @@ pin_project_lite::pin_project! {
 }
 
 impl<F> Answering<F> {
+    // Else it is moved once more, and it is large.
+    #[inline(always)]
     pub(super) fn new(
         handler: F,
         deadline: Deadline,
@@ -124,7 +126,12 @@ where
         if let Some(pass) = this.pass.take() {
             pass.end(class(response.status()));
         }
-        let response = complete(response, this.tripped.as_ref(), exchange.has_route());
+        let status = response.status();
+        let response = if status.is_client_error() || status.is_server_error() {
+            complete(response, this.tripped.as_ref(), exchange.has_route())
+        } else {
+            response
+        };
         Poll::Ready(Ok(Exchange::answer(this.exchange, response)))
     }
 }

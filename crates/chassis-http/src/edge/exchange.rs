@@ -4,10 +4,10 @@
 //! with the last byte of a streamed one, or when the client goes away and hyper drops the
 //! future in the middle.
 
-use std::{cell::RefCell, net::IpAddr, sync::Arc, time::Duration};
+use std::{cell::Cell, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
-use chassis_core::{Context, Gauge, InFlightGuard, Priority, Span, SpanKind, propagation};
+use chassis_core::{Context, InFlightGuard, Priority, Span, SpanKind, propagation};
 use chassis_net::{AddressText, once};
 use http::{HeaderName, Method, StatusCode, uri::PathAndQuery};
 use http_body::Body as _;
@@ -43,7 +43,6 @@ pub(super) struct Exchange {
     shed: bool,
     slow_after: Duration,
     slow: bool,
-    active: Gauge,
     _in_flight: InFlightGuard,
 }
 
@@ -56,17 +55,16 @@ impl Exchange {
         request: &Request,
         peer: Option<IpAddr>,
     ) -> Exchange {
-        let Shared { env, metrics, slow_after, .. } = shared;
+        let Shared { in_flight, slow_after, .. } = shared;
         let method = method_label(request.method());
         let mut span = Span::start(context, SpanKind::Server, "");
         if span.is_recording() {
             span.rename(match route.template() {
-                Some(template) => format!("{method} {template}"),
+                Some(template) => [method, " ", template].concat(),
                 None => method.to_owned(),
             });
         }
-        let active = metrics.active().clone();
-        active.inc();
+        route.active().inc();
         Exchange {
             context: context.clone(),
             route,
@@ -82,8 +80,7 @@ impl Exchange {
             shed: false,
             slow_after: *slow_after,
             slow: false,
-            active,
-            _in_flight: env.in_flight().enter("http"),
+            _in_flight: in_flight.enter(),
         }
     }
 
@@ -129,8 +126,13 @@ impl Exchange {
         let elapsed = took.as_secs_f64();
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
         let method = self.method;
-        self.active.dec();
-        self.route.duration(method, status).observe_traced(elapsed, self.context.trace());
+        self.route.active().dec();
+        self.route.observe(method, status, elapsed, self.context.trace());
+
+        let path = path_of(self.path.as_ref());
+        let mut texts = TEXTS.take();
+        texts.write(method, path, status, self.peer);
+        let (message, client) = (&*texts.message, self.peer.map(|_| &*texts.client));
 
         let error = self.cause.as_ref().map(|cause| &*cause.0);
         if self.span.is_recording() {
@@ -138,10 +140,10 @@ impl Exchange {
             if let Some(template) = self.route.template() {
                 self.span.set("http.route", template);
             }
-            self.span.set("url.path", path_of(self.path.as_ref()));
+            self.span.set("url.path", path);
             self.span.set("http.response.status_code", status.to_string());
-            if let Some(peer) = self.peer {
-                self.span.set("client.address", peer.to_string());
+            if let Some(client) = client {
+                self.span.set("client.address", client);
             }
             if status >= 500 {
                 let reason = error.map_or("HTTP", |error| error.reason()).to_owned();
@@ -151,11 +153,8 @@ impl Exchange {
         }
 
         let route = self.route.template();
-        let path = path_of(self.path.as_ref());
         // To the nearest microsecond.
         let duration_ms = (elapsed * 1e6 + 0.5) as u64 as f64 / 1e3;
-        let client = self.peer.map(AddressText::new);
-        let client = client.as_ref().map(AddressText::as_str);
         let code = error.map(|error| error.code().as_str());
         let reason = error.map(chassis_core::Error::reason);
         let cut = self.cut.then_some(true);
@@ -164,23 +163,31 @@ impl Exchange {
         let priority = Some(self.context.priority())
             .filter(|priority| *priority != Priority::Normal)
             .map(Priority::as_str);
-        let message = message(method, path, status);
+        let is_usual = code.is_none() && priority.is_none() && !self.cut && !self.slow;
         // The query stays out of the log: it is where callers put what nobody should read.
         macro_rules! access {
-            ($level:ident $(, $($field:ident).+ = $value:expr)?) => {
+            ($level:ident $($more:tt)*) => {
                 tracing::event!(
                     target: "access",
                     tracing::Level::$level,
-                    message = &*message,
+                    message,
                     http.request.method = method,
                     http.route = route,
                     url.path = path,
                     http.response.status_code = status,
                     duration_ms,
                     client.address = client,
+                    $($more)*
+                )
+            };
+        }
+        macro_rules! unusual {
+            ($level:ident $($more:tt)*) => {
+                access!(
+                    $level
                     error.code = code,
                     error.reason = reason,
-                    $($($field).+ = $value,)?
+                    $($more)*
                     priority,
                     shed,
                     slow,
@@ -188,16 +195,19 @@ impl Exchange {
                 )
             };
         }
-        if self.shed {
-            access!(WARN);
-        } else if status >= 500 {
-            access!(ERROR, error.chain = error.map(chassis_core::Error::chain));
-        } else if self.slow {
-            access!(WARN);
-        } else {
+        if status < 500 && is_usual {
+            // Nearly all: what they have not costs something too.
             access!(INFO);
+        } else if self.shed {
+            unusual!(WARN);
+        } else if status >= 500 {
+            unusual!(ERROR error.chain = error.map(chassis_core::Error::chain),);
+        } else if self.slow {
+            unusual!(WARN);
+        } else {
+            unusual!(INFO);
         }
-        keep(message);
+        texts.keep();
     }
 }
 
@@ -206,26 +216,42 @@ fn path_of(path: Option<&PathAndQuery>) -> &str {
 }
 
 thread_local! {
-    static MESSAGE: RefCell<String> = const { RefCell::new(String::new()) };
+    static TEXTS: Cell<Texts> = const { Cell::new(Texts::NONE) };
 }
 
-/// What the log line says in short, in memory that the thread keeps. By hand, because the
-/// formatter takes three times as long.
-fn message(method: &str, path: &str, status: u16) -> String {
-    let mut message = MESSAGE.take();
-    message.clear();
-    let status = StatusCode::from_u16(status);
-    for text in [method, " ", path, " ", status.as_ref().map_or("", StatusCode::as_str)] {
-        message.push_str(text);
+/// Texts of a log line, in memory that the thread keeps.
+#[derive(Default)]
+struct Texts {
+    /// What it says in short.
+    message: String,
+    /// Who asked last, and that as text: mostly a gateway asks again.
+    peer: Option<IpAddr>,
+    client: String,
+}
+
+impl Texts {
+    const NONE: Texts = Texts { message: String::new(), peer: None, client: String::new() };
+
+    /// By hand, because the formatter takes three times as long.
+    fn write(&mut self, method: &str, path: &str, status: u16, peer: Option<IpAddr>) {
+        self.message.clear();
+        let status = StatusCode::from_u16(status);
+        for text in [method, " ", path, " ", status.as_ref().map_or("", StatusCode::as_str)] {
+            self.message.push_str(text);
+        }
+        if let Some(address) = peer.filter(|_| self.peer != peer) {
+            self.client.clear();
+            self.client.push_str(AddressText::new(address).as_str());
+            self.peer = peer;
+        }
     }
-    message
-}
 
-/// Gives the memory of a message back to the thread, unless it is much.
-fn keep(message: String) {
-    const KEPT: usize = 1024;
-    if message.capacity() <= KEPT {
-        MESSAGE.set(message);
+    /// Gives the memory back to the thread, unless it is much.
+    fn keep(mut self) {
+        const KEPT: usize = 1024;
+        self.message.clear();
+        self.message.shrink_to(KEPT);
+        TEXTS.set(self);
     }
 }
 

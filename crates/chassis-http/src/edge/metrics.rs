@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use chassis_admission::{Door, RoutePriority};
-use chassis_core::{Gauge, Histogram, Metrics, metrics::LATENCY_BUCKETS};
+use chassis_core::{Gauge, Histogram, Metrics, TraceContext, metrics::LATENCY_BUCKETS};
 use http::Method;
 use parking_lot::RwLock;
 
@@ -27,17 +27,15 @@ impl EdgeMetrics {
     pub(super) fn bind(metrics: &Metrics, door: Door) -> EdgeMetrics {
         let active =
             metrics.gauge("http_server_active_requests", "Requests being answered right now.", &[]);
+        let priority = RoutePriority::default();
+        let unmatched = RouteMetrics::new(metrics.clone(), active.clone(), None, priority);
         EdgeMetrics {
             metrics: metrics.clone(),
             door,
             active,
             routes: RwLock::default(),
-            unmatched: Arc::new(RouteMetrics::new(metrics.clone(), None, RoutePriority::default())),
+            unmatched: Arc::new(unmatched),
         }
-    }
-
-    pub(super) fn active(&self) -> &Gauge {
-        &self.active
     }
 
     /// The metrics of a route; `None` for a request that no route matched.
@@ -53,6 +51,7 @@ impl EdgeMetrics {
                 let priority = self.door.route(template).unwrap_or_default();
                 Arc::new(RouteMetrics::new(
                     self.metrics.clone(),
+                    self.active.clone(),
                     Some(template.to_owned()),
                     priority,
                 ))
@@ -64,6 +63,8 @@ impl EdgeMetrics {
 /// The metrics of one route, and how important it is.
 pub(super) struct RouteMetrics {
     metrics: Metrics,
+    /// That of the server.
+    active: Gauge,
     template: Option<String>,
     priority: RoutePriority,
     /// By method and status: so few that looking at each is quicker than a hash.
@@ -71,8 +72,18 @@ pub(super) struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    fn new(metrics: Metrics, template: Option<String>, priority: RoutePriority) -> RouteMetrics {
-        RouteMetrics { metrics, template, priority, durations: RwLock::default() }
+    fn new(
+        metrics: Metrics,
+        active: Gauge,
+        template: Option<String>,
+        priority: RoutePriority,
+    ) -> RouteMetrics {
+        RouteMetrics { metrics, active, template, priority, durations: RwLock::default() }
+    }
+
+    /// Requests of the server that are being answered.
+    pub(super) fn active(&self) -> &Gauge {
+        &self.active
     }
 
     /// The route's template, such as `/items/{id}`.
@@ -85,14 +96,17 @@ impl RouteMetrics {
         self.priority
     }
 
-    /// The histogram of durations of this method and status.
-    pub(super) fn duration(&self, method: &'static str, status: u16) -> Histogram {
-        let known = |durations: &[((&'static str, u16), Histogram)]| {
-            let found = durations.iter().find(|(key, _)| *key == (method, status));
-            found.map(|(_, histogram)| histogram.clone())
-        };
-        if let Some(known) = known(&self.durations.read()) {
-            return known;
+    /// Observes the duration of a request of this method and status, in seconds.
+    pub(super) fn observe(
+        &self,
+        method: &'static str,
+        status: u16,
+        seconds: f64,
+        trace: &TraceContext,
+    ) {
+        let key = (method, status);
+        if let Some((_, known)) = self.durations.read().iter().find(|(known, _)| *known == key) {
+            return known.observe_traced(seconds, trace);
         }
         let histogram = self.metrics.histogram(
             "http_server_request_duration_seconds",
@@ -104,11 +118,11 @@ impl RouteMetrics {
             ],
             LATENCY_BUCKETS,
         );
+        histogram.observe_traced(seconds, trace);
         let mut durations = self.durations.write();
-        if known(&durations).is_none() {
-            durations.push(((method, status), histogram.clone()));
+        if durations.iter().all(|(known, _)| *known != key) {
+            durations.push((key, histogram));
         }
-        histogram
     }
 }
 
@@ -152,7 +166,7 @@ mod tests {
         let one = edge.route(Some("/items/{id}"));
         assert!(Arc::ptr_eq(&one, &edge.route(Some("/items/{id}"))));
         assert!(!Arc::ptr_eq(&one, &edge.route(None)));
-        one.duration("GET", 200).observe(0.01);
+        one.observe("GET", 200, 0.01, &TraceContext::root(false));
         let text = edge.metrics.encode();
         assert!(text.contains(r#"http_route="/items/{id}""#), "{text}");
     }

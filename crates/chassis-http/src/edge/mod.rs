@@ -6,8 +6,8 @@
 //! Here the headers are read once, metric handles are bound once per route, an unsampled
 //! request makes no span, and a request leaves one log line.
 //!
-//! The layer stands inside the router (`Router::layer`), so it sees the route's template and
-//! covers the router's own 404 and 405.
+//! The layer stands around the router, so it covers the router's own 404 and 405, and finds the
+//! route of a request in a table of its own; see `table`.
 
 mod admit;
 mod answering;
@@ -15,6 +15,7 @@ mod body;
 mod exchange;
 mod metrics;
 pub(crate) mod panic;
+mod table;
 
 use std::{
     convert::Infallible,
@@ -25,11 +26,14 @@ use std::{
 };
 
 use axum::{
+    Router,
     extract::{ConnectInfo, MatchedPath, Request},
     response::{IntoResponse, Response},
 };
 use chassis_admission::{Door, SERVER_OVERLOADED};
-use chassis_core::{BoxFuture, Code, Context, Deadline, Env, Error, Priority, propagation};
+use chassis_core::{
+    BoxFuture, Code, Context, Deadline, Env, Error, InFlightKind, Priority, propagation,
+};
 use chassis_net::CallHeaders;
 use chassis_resilience::Class;
 use http::{HeaderValue, StatusCode, header};
@@ -45,6 +49,7 @@ use self::{
     answering::Answering,
     exchange::Exchange,
     metrics::{EdgeMetrics, RouteMetrics},
+    table::Table,
 };
 use crate::{ServerConfig, limit::Tripped, problem::Problem};
 
@@ -58,12 +63,13 @@ pub const REQUEST_TIMEOUT_MS: &str = "x-request-timeout-ms";
 /// says the same in whole seconds to everybody else.
 pub const RETRY_PUSHBACK_MS: &str = "x-retry-pushback-ms";
 
-/// Puts the chassis around each route of a router.
+/// Puts the chassis around a router.
 #[derive(Clone)]
 pub(crate) struct EdgeLayer(Arc<Shared>);
 
 struct Shared {
     env: Env,
+    in_flight: InFlightKind,
     request_timeout: Duration,
     slow_after: Duration,
     limits: RequestLimits,
@@ -75,6 +81,7 @@ impl EdgeLayer {
     pub(crate) fn new(env: &Env, config: &ServerConfig, door: Door) -> EdgeLayer {
         EdgeLayer(Arc::new(Shared {
             env: env.clone(),
+            in_flight: env.in_flight().kind("http"),
             request_timeout: config.request_timeout,
             slow_after: config.slow_after,
             limits: config.requests(),
@@ -82,13 +89,31 @@ impl EdgeLayer {
             door,
         }))
     }
+
+    pub(crate) fn around(self, router: Router) -> Edged {
+        match Table::of(&router, &self.0.metrics) {
+            Some(table) => {
+                let routes = Routes::Known(Arc::new(table));
+                Edged::Whole(Edge { inner: router, around: Around { shared: self.0, routes } })
+            }
+            None => Edged::Each(router.layer(self)),
+        }
+    }
+}
+
+/// A router with the chassis around it, or around each of its routes.
+#[derive(Clone)]
+pub(crate) enum Edged {
+    Whole(Edge<Router>),
+    Each(Router),
 }
 
 impl<S> Layer<S> for EdgeLayer {
     type Service = Edge<S>;
 
     fn layer(&self, inner: S) -> Edge<S> {
-        Edge { inner, shared: self.0.clone(), route: Arc::default() }
+        let around = Around { shared: self.0.clone(), routes: Routes::One(Arc::default()) };
+        Edge { inner, around }
     }
 }
 
@@ -96,19 +121,32 @@ impl<S> Layer<S> for EdgeLayer {
 #[derive(Clone)]
 pub(crate) struct Edge<S> {
     inner: S,
-    shared: Arc<Shared>,
-    /// Where its first request went: it stands around one route, so the next go there too.
-    route: Arc<OnceLock<Arc<RouteMetrics>>>,
+    around: Around,
 }
 
-impl<S> Edge<S> {
-    fn route(&self, request: &Request) -> Arc<RouteMetrics> {
-        let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let known = self.route.get_or_init(|| self.shared.metrics.route(template));
-        if known.template() == template {
-            return known.clone();
-        }
-        self.shared.metrics.route(template)
+/// All of it but what it stands around.
+#[derive(Clone)]
+struct Around {
+    shared: Arc<Shared>,
+    routes: Routes,
+}
+
+/// How the route of a request is found.
+#[derive(Clone)]
+enum Routes {
+    Known(Arc<Table>),
+    /// By what axum says, where this stands around one route: as long as that is where the first
+    /// request went, the next go there too.
+    One(Arc<OnceLock<Arc<RouteMetrics>>>),
+}
+
+/// What a request waits for.
+pub(crate) type Answer = BoxFuture<'static, Result<Response, Infallible>>;
+
+impl Edge<Router> {
+    /// The answer to a request, without a copy of this for it.
+    pub(crate) fn answer(&self, request: Request) -> Answer {
+        self.around.answer(request, |request| self.inner.clone().call(request))
     }
 }
 
@@ -119,13 +157,36 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+    type Future = Answer;
 
     fn poll_ready(&mut self, poller: &mut Poller<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(poller)
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
+    fn call(&mut self, request: Request) -> Answer {
+        self.around.answer(request, |request| self.inner.call(request))
+    }
+}
+
+impl Around {
+    fn route(&self, request: &Request) -> Arc<RouteMetrics> {
+        let metrics = &self.shared.metrics;
+        let first = match &self.routes {
+            Routes::Known(table) => {
+                let known = table.route(request.uri().path());
+                return known.cloned().unwrap_or_else(|| metrics.route(None));
+            }
+            Routes::One(first) => first,
+        };
+        let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let known = first.get_or_init(|| metrics.route(template));
+        if known.template() == template { known.clone() } else { metrics.route(template) }
+    }
+
+    fn answer<F>(&self, mut request: Request, handler: impl FnOnce(Request) -> F) -> Answer
+    where
+        F: Future<Output = Result<Response, Infallible>> + Send + 'static,
+    {
         let shared = &self.shared;
         let route = self.route(&request);
         let peer = peer(&request).map(|peer| peer.ip());
@@ -160,7 +221,7 @@ where
         match admitted {
             Ok((tripped, pass)) => {
                 // Nothing of the handler runs before the future is polled, inside the scope.
-                let handler = self.inner.call(request);
+                let handler = handler(request);
                 let answering = Answering::new(handler, deadline, exchange, tripped, pass);
                 Box::pin(context.scope(answering))
             }
@@ -211,9 +272,6 @@ fn pushback(refused: &Error) -> Option<HeaderValue> {
 /// Makes a problem document out of a refusal that has no body, such as the router's own.
 fn complete(response: Response, tripped: Option<&Tripped>, has_route: bool) -> Response {
     let status = response.status();
-    if !status.is_client_error() && !status.is_server_error() {
-        return response;
-    }
     // Whatever the handler made of the broken body, this is why it broke.
     if let Some(limit) = tripped.and_then(Tripped::by) {
         return body_over(limit).into_response();
@@ -250,5 +308,5 @@ fn complete(response: Response, tripped: Option<&Tripped>, has_route: bool) -> R
 
 /// The header under which the caller finds its request in our logs.
 fn request_id(context: &Context) -> Option<HeaderValue> {
-    HeaderValue::from_str(context.request_id()).ok()
+    HeaderValue::from_bytes(context.request_id_bytes()).ok()
 }

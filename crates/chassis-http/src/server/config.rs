@@ -116,6 +116,7 @@ impl ServerConfig {
             max_connections: self.max_connections,
             max_per_address: Some(self.max_connections_per_address).filter(|most| *most > 0),
             first_bytes: self.header_timeout,
+            head: self.header_timeout,
             first_request: None,
             send: Some(self.send_timeout),
             idle: some(self.idle_timeout),
@@ -126,7 +127,6 @@ impl ServerConfig {
     pub(super) fn http(&self) -> Http {
         Http {
             only_http2: false,
-            header_timeout: self.header_timeout,
             max_header_bytes: self.max_header_bytes,
             max_headers: self.max_headers,
             max_concurrent_streams: self.max_concurrent_streams,

@@ -6,18 +6,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::{
-    Router, body::Body, extract::ConnectInfo, response::Response, routing::future::RouteFuture,
-};
+use axum::{body::Body, extract::ConnectInfo, response::Response};
 use chassis_core::{BoxFuture, Env, Result, Shutdown};
 use chassis_net::{
-    Guest, Peer,
+    Guest, Leaving, Peer,
     guest::{Calls, Connect, Opened},
 };
 use http::{Extensions, HeaderValue, Request, StatusCode, Version, header::CONNECTION};
 use hyper::body::Incoming;
-use pin_project_lite::pin_project;
 use tower::Service as _;
+
+use crate::edge::Edged;
 
 /// A guest of any kind, before it is opened.
 pub(super) trait AnyGuest: Send {
@@ -64,7 +63,7 @@ pub(super) struct Shared {
 
 /// The router with what is known of one connection.
 pub(crate) struct PerConnection {
-    router: Router,
+    router: Edged,
     guest: Option<(IsFor, Calls<Body>)>,
     peer: Peer,
     /// What each request carries of it.
@@ -91,7 +90,7 @@ fn known(peer: &Peer) -> Extensions {
 }
 
 impl PerConnection {
-    pub(crate) fn new(router: &Router, peer: &Peer) -> PerConnection {
+    pub(crate) fn new(router: &Edged, peer: &Peer) -> PerConnection {
         PerConnection {
             router: router.clone(),
             guest: None,
@@ -112,49 +111,46 @@ impl hyper::service::Service<Request<Incoming>> for PerConnection {
     type Future = Answer;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let leaving = (request.version() < Version::HTTP_2).then(|| self.peer.clone());
+        let leaving = (request.version() < Version::HTTP_2).then(|| self.peer.leaving());
         if let Some((is_for, calls)) = &self.guest
             && is_for(&request)
         {
-            return Answer { route: Answering::Guest { answer: calls(request) }, leaving };
+            return Answer { answering: Answering::Guest(calls(request)), leaving };
         }
         // Takes the whole table if there is none yet.
         request.extensions_mut().extend(self.known.clone());
         // A router is always ready, and its clone is one counter.
-        let answer = self.router.clone().call(request);
-        Answer { route: Answering::Router { answer }, leaving }
+        let answer = match &self.router {
+            Edged::Whole(edge) => edge.answer(request.map(Body::new)),
+            Edged::Each(router) => Box::pin(router.clone().call(request)),
+        };
+        Answer { answering: Answering::Router(answer), leaving }
     }
 }
 
-pin_project! {
-    #[project = AnsweringProjected]
-    enum Answering {
-        Router { #[pin] answer: RouteFuture<Infallible> },
-        Guest { answer: BoxFuture<'static, Response> },
-    }
+/// In a box, whoever answers: it is moved about, and what it is made of is large.
+enum Answering {
+    Router(BoxFuture<'static, std::result::Result<Response, Infallible>>),
+    Guest(BoxFuture<'static, Response>),
 }
 
-pin_project! {
-    /// The answer, and with HTTP/1 the last one if the service is leaving. HTTP/2 has GOAWAY for
-    /// that, which loses nothing.
-    pub(crate) struct Answer {
-        #[pin]
-        route: Answering,
-        leaving: Option<Peer>,
-    }
+/// The answer, and with HTTP/1 the last one if the service is leaving. HTTP/2 has GOAWAY for
+/// that, which loses nothing.
+pub(crate) struct Answer {
+    answering: Answering,
+    leaving: Option<Leaving>,
 }
 
 impl Future for Answer {
     type Output = std::result::Result<Response, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut answer = ready!(match this.route.project() {
-            AnsweringProjected::Router { answer } => answer.poll(cx),
-            AnsweringProjected::Guest { answer } => answer.as_mut().poll(cx).map(Ok),
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut answer = ready!(match &mut self.answering {
+            Answering::Router(answer) => answer.as_mut().poll(cx),
+            Answering::Guest(answer) => answer.as_mut().poll(cx).map(Ok),
         });
-        if let (Ok(answer), Some(peer)) = (&mut answer, this.leaving)
-            && peer.is_to_leave()
+        if let (Ok(answer), Some(leaving)) = (&mut answer, &self.leaving)
+            && leaving.is_asked()
             // What was upgraded is HTTP no more, and the header says what it is.
             && answer.status() != StatusCode::SWITCHING_PROTOCOLS
         {

@@ -24,13 +24,13 @@ pub(crate) use self::connection::PerConnection;
 use self::connection::{AnyGuest, Shared};
 use crate::{
     Routes,
-    edge::{EdgeLayer, panic},
+    edge::{EdgeLayer, Edged, panic},
     openapi::Document,
 };
 
 /// An HTTP server as a component of an app.
 ///
-/// It puts the chassis around each route of the router, announces a
+/// It puts the chassis around the router, announces a
 /// [`Listener`](chassis_core::Listener) of the protocol `http`, and on shutdown stops accepting, lets the calls in
 /// flight end, and cuts what is left at the deadline of the drain.
 ///
@@ -81,7 +81,7 @@ impl Server {
         self
     }
 
-    /// The router with all that stands around each of its routes, to be called without a socket:
+    /// The router with all that stands around it, to be called without a socket:
     /// by a test under a paused clock, say. Who calls is what
     /// [`ConnectInfo`](axum::extract::ConnectInfo) in the extensions of a request says; without
     /// it nobody is trusted and no rate limit holds. Nobody watches how long tasks wait for a
@@ -91,10 +91,13 @@ impl Server {
     /// `INVALID_CONFIG` that names the setting and what is allowed.
     pub fn into_router(self, env: &Env) -> Result<Router> {
         self.config.validate()?;
-        Ok(self.assemble(env)?.0)
+        Ok(match self.assemble(env)?.0 {
+            Edged::Whole(edge) => Router::new().fallback_service(edge),
+            Edged::Each(router) => router,
+        })
     }
 
-    fn assemble(self, env: &Env) -> Result<(Router, Door)> {
+    fn assemble(self, env: &Env) -> Result<(Edged, Door)> {
         let config = self.config;
         panic::install_hook();
         let door = Door::new(&config.admission, env, "http", Code::Unavailable, self.tokens)?;
@@ -102,7 +105,7 @@ impl Server {
         let router = config.compression.around(self.router, config.body_limit as u64);
         // With the state every handler becomes the service that it is: before, each request makes
         // it anew, and the layers around it.
-        Ok((router.layer(edge).with_state(()), door))
+        Ok((edge.around(router.with_state(())), door))
     }
 
     async fn serve(mut self, env: Env, ready: Ready, shutdown: Shutdown) -> Result<()> {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use axum::{Router, routing::get};
 use chassis_http::ServerConfig;
-use tokio::{io::AsyncWriteExt, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
 use crate::support::{Answer, config, read_all, serve, serve_with, until};
 
@@ -39,6 +42,39 @@ async fn a_short_request_may_take_longer_than_the_head_may() {
     let server = serve("greeter", slow).await;
     let answer = Answer::parse(&server.raw("GET / HTTP/1.0\r\n\r\n").await);
     assert_eq!((answer.status, &*answer.body), (200, "late"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_head_is_not_due_while_an_answer_waits_for_its_reader() {
+    const SIZE: usize = 32 << 20;
+    let large = Router::new().route("/", get(|| async { "x".repeat(SIZE) }));
+    let server = serve("greeter", large).await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    let ServerConfig { header_timeout, send_timeout, .. } = config();
+    assert!(header_timeout * 2 < send_timeout, "who reads nothing is cut for another reason");
+    // All of it is in hyper's hands, and the connection's buffers are full.
+    tokio::time::sleep(header_timeout * 2).await;
+    let mut answer = vec![0; SIZE];
+    stream.read_exact(&mut answer).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_nothing_more_is_asked_ends_and_nothing_was_wrong_with_it() {
+    let server = serve("greeter", hello()).await;
+    let mut stream = server.connect().await;
+    for _ in 0..2 {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+        tokio::time::sleep(config().header_timeout / 2).await;
+    }
+    let begun = Instant::now();
+    let answers = read_all(&mut stream).await;
+    assert_eq!(answers.matches("200 OK").count(), 2, "{answers}");
+    let waited = begun.elapsed();
+    assert!(waited < config().header_timeout, "it ended after {waited:?}");
+    let labels = [("server", "http"), ("reason", "slow")];
+    let slow = server.env.metrics().counter("server_connections_broken", "", &labels);
+    assert_eq!(slow.get(), 0);
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ fn limits() -> Limits {
         max_connections: 100,
         max_per_address: None,
         first_bytes: Duration::from_secs(10),
+        head: Duration::from_secs(10),
         first_request: None,
         send: None,
         idle: None,
@@ -77,7 +78,6 @@ impl Server {
         let address = listening.address().unwrap_or(address);
         let http = Http {
             only_http2: false,
-            header_timeout: Duration::from_secs(10),
             max_header_bytes: 8192,
             max_headers: 100,
             max_concurrent_streams: 10,
