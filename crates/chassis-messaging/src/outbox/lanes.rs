@@ -108,6 +108,11 @@ impl Flush {
     pub(crate) fn is_empty(&self) -> bool {
         self.published.is_empty() && self.failed.is_empty()
     }
+
+    /// The partitions of the rows that were published.
+    pub(crate) fn marked(&self) -> Parts {
+        self.parts.iter().copied().collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

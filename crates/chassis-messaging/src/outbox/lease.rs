@@ -7,6 +7,13 @@
 //! up; who holds more gives the rest back, and only when nothing of it is in
 //! flight, so that a hand-over needs no time-out.
 //!
+//! A mark that is still running when the lease ends, say of a relay that died meanwhile, keeps
+//! its partitions until it has ended: on PostgreSQL by a lock, on SQLite as the one writer.
+//! What it changes after the next owner has read would be seen too late: rows that this one
+//! then publishes twice, and what the broker had acknowledged and may have lost, of which
+//! the rest of the key must not be published first. The server ends it at the latest after its
+//! `statement_timeout` or `idle_in_transaction_timeout`.
+//!
 //! A `now` that is too old is harmless: it makes a relay take less and renew
 //! for a shorter time.
 

@@ -43,6 +43,11 @@ pub(super) const READ_SQLITE: &str =
 // The partitions that are held come as the bits of a number, found out once: as a
 // join they cost as much as the rows, and invite a look for each row in each partition.
 //
+// The leases of what is marked stay locked until the commit, so nobody takes a partition over in
+// the meantime: the next owner must see these rows as published, and the ends of the streams that
+// go with them, before it reads. Where it was faster, the lock shows its token, and not the one of
+// when the statement began. It is a lock of the key, beside which a lease can be renewed.
+//
 // The ends of the streams go with it. They are written last, so that several relays wait for
 // each other's hardly at all, and in order, so that they do not wait in a circle.
 pub(super) const MARK_POSTGRES: &str = "WITH noted AS (
@@ -56,9 +61,10 @@ pub(super) const MARK_POSTGRES: &str = "WITH noted AS (
     SET state = 1, published_at = $1, last_error = NULL
     WHERE o.seq = ANY(CAST($2 AS BIGINT[])) AND o.state + 0 = 0
       AND ((SELECT CAST(COALESCE(SUM(CAST(1 AS BIGINT) << CAST(l.part AS INTEGER)), 0) AS BIGINT)
-            FROM chassis_outbox_lease l
-            JOIN unnest(CAST($3 AS BIGINT[])) WITH ORDINALITY AS t(token, n)
-              ON l.part = t.n - 1 AND l.token = t.token) >> CAST(o.part AS INTEGER)) & 1 = 1";
+            FROM (SELECT l.part FROM chassis_outbox_lease l
+                JOIN unnest(CAST($3 AS BIGINT[])) WITH ORDINALITY AS t(token, n)
+                  ON l.part = t.n - 1 AND l.token = t.token
+                ORDER BY l.part FOR KEY SHARE OF l) l) >> CAST(o.part AS INTEGER)) & 1 = 1";
 
 pub(super) const MARK_SQLITE: &str = "UPDATE chassis_outbox
     SET state = 1, published_at = $1, last_error = NULL
@@ -79,7 +85,8 @@ pub(super) const FAIL_POSTGRES: &str = "UPDATE chassis_outbox
     WHERE state = 0 AND seq = $5
       AND EXISTS (SELECT 1 FROM chassis_outbox_lease l
         WHERE l.part = chassis_outbox.part
-          AND l.token = CAST(CAST($6 AS json) ->> CAST(l.part AS INTEGER) AS BIGINT))";
+          AND l.token = CAST(CAST($6 AS json) ->> CAST(l.part AS INTEGER) AS BIGINT)
+        FOR KEY SHARE)";
 
 pub(super) const FAIL_SQLITE: &str = "UPDATE chassis_outbox
     SET state = $1, attempts = $2, next_at = $3, last_error = $4
@@ -87,6 +94,18 @@ pub(super) const FAIL_SQLITE: &str = "UPDATE chassis_outbox
       AND EXISTS (SELECT 1 FROM chassis_outbox_lease l
         WHERE l.part = chassis_outbox.part
           AND l.token = json_extract($6, '$[' || l.part || ']'))";
+
+// A partition of which rows are being marked is left to a later beat: one that waits could not
+// renew its own leases. Without `FOR UPDATE` the key would not be locked, and a mark would go on
+// beside it under the old token.
+pub(super) const TAKE_POSTGRES: &str = "UPDATE chassis_outbox_lease
+    SET owner = $1, token = token + 1, expires_at = $2
+    WHERE part = (SELECT part FROM chassis_outbox_lease
+        WHERE part = $3 AND token = $4 AND expires_at <= $5 FOR UPDATE SKIP LOCKED)";
+
+pub(super) const TAKE_SQLITE: &str = "UPDATE chassis_outbox_lease
+    SET owner = $1, token = token + 1, expires_at = $2
+    WHERE part = $3 AND token = $4 AND expires_at <= $5";
 
 pub(super) const BACKLOG_POSTGRES: &str = "SELECT
     (SELECT COUNT(*) FROM (SELECT 1 FROM chassis_outbox WHERE state = 0 LIMIT $1) d),

@@ -20,7 +20,7 @@ use super::parts::{PARTITIONS, Parts};
 use super::schema::{PARKED, PENDING, PUBLISHED};
 use super::statements::{
     BACKLOG_POSTGRES, BACKLOG_SQLITE, FAIL_POSTGRES, FAIL_SQLITE, LEASES, MARK_POSTGRES,
-    MARK_SQLITE, NOTE_SQLITE, READ_POSTGRES, READ_SQLITE,
+    MARK_SQLITE, NOTE_SQLITE, READ_POSTGRES, READ_SQLITE, TAKE_POSTGRES, TAKE_SQLITE,
 };
 use super::turns;
 use crate::message::Message;
@@ -225,11 +225,14 @@ impl<B: Backend> Table<B> {
         let mark = by_dialect!(self.db, sqlite: MARK_SQLITE, postgres: MARK_POSTGRES);
         let (seqs, held) = match self.db.dialect() {
             Dialect::Sqlite => (json(&flush.published)?, json(tokens)?),
-            // A token is never negative, so -1 matches none.
-            Dialect::Postgres => (
-                array(flush.published.iter()),
-                array(tokens.iter().map(|token| token.unwrap_or(-1))),
-            ),
+            // A token is never negative, so -1 matches none, and locks none.
+            Dialect::Postgres => {
+                let marked = flush.marked();
+                let token = |(part, token): (i64, &Option<i64>)| {
+                    token.filter(|_| marked.contains(part)).unwrap_or(-1)
+                };
+                (array(flush.published.iter()), array((0..).zip(tokens).map(token)))
+            }
         };
         let ends: Vec<_> = ends
             .iter()
@@ -317,6 +320,7 @@ impl<B: Backend> Table<B> {
         now: i64,
         until: i64,
     ) -> Result<Tokens> {
+        let take = by_dialect!(self.db, sqlite: TAKE_SQLITE, postgres: TAKE_POSTGRES);
         let mut tokens: Tokens = [None; PARTITIONS];
         let mut tx = self.db.begin().await?;
         for lease in leases {
@@ -328,13 +332,7 @@ impl<B: Backend> Table<B> {
                 )
                 .await?
             } else if plan.take.contains(&lease.part) {
-                tx.execute(
-                    "UPDATE chassis_outbox_lease
-                     SET owner = $1, token = token + 1, expires_at = $2
-                     WHERE part = $3 AND token = $4 AND expires_at <= $5",
-                    params![me, until, lease.part, lease.token, now],
-                )
-                .await?
+                tx.execute(take, params![me, until, lease.part, lease.token, now]).await?
             } else if plan.give.contains(&lease.part) {
                 tx.execute(
                     "UPDATE chassis_outbox_lease SET owner = '', token = token + 1, expires_at = 0

@@ -58,9 +58,9 @@ pub(crate) struct Fake {
     decide: Arc<parking_lot::Mutex<Decide>>,
     /// Each message in the order of its arrival, with repetitions.
     stored: Arc<parking_lot::Mutex<Vec<Message>>>,
-    calls: Arc<AtomicU32>,
+    pub(crate) calls: Arc<AtomicU32>,
     /// A publish takes one permit before it is answered.
-    gate: Arc<Semaphore>,
+    pub(crate) gate: Arc<Semaphore>,
     /// The only key whose messages stop at the gate; `None`: all do.
     gated: Option<&'static str>,
 }
@@ -80,7 +80,7 @@ impl Fake {
         Fake::new(|_| Answer::Accept)
     }
 
-    fn behind_a_gate() -> Fake {
+    pub(crate) fn behind_a_gate() -> Fake {
         Fake { gate: Arc::new(Semaphore::new(0)), ..Fake::accepting() }
     }
 

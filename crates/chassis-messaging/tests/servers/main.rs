@@ -8,6 +8,7 @@ mod on_jetstream;
 mod outbox_pg;
 mod saga_pg;
 mod streams;
+mod takeover;
 mod tokens;
 
 // What they share is more than these need.

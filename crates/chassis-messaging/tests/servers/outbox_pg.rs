@@ -8,7 +8,7 @@ use chassis_test::servers::Postgres;
 #[path = "../it/inbox_scenarios.rs"]
 mod inbox_scenarios;
 #[path = "outbox_pg_scenarios.rs"]
-mod outbox_pg_scenarios;
+pub(crate) mod outbox_pg_scenarios;
 #[path = "../it/outbox_scenarios.rs"]
 pub(crate) mod outbox_scenarios;
 #[allow(dead_code)] // it can do more than these need
@@ -67,6 +67,7 @@ on_postgres! { shared, outbox_pg_scenarios:
     others_in_another_process_are_woken,
     publishing_goes_on_while_marking,
     a_cancellation_that_stays_open_holds_up_one_row,
+    a_running_mark_keeps_its_partition,
 }
 
 /// Once is enough: it takes a while.

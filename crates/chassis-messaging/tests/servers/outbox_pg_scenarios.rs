@@ -1,10 +1,11 @@
 //! What an outbox promises where several processes share a PostgreSQL server.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chassis_core::{Component, Env, Ready, Shutdown};
-use chassis_data::{Backend, Db};
+use chassis_data::{Backend, Db, params};
 use chassis_messaging::outbox::{Clock, Outbox, OutboxConfig};
 use chassis_test::eventually;
 
@@ -77,6 +78,53 @@ pub(crate) async fn publishing_goes_on_while_marking<B: Backend>(db: Db<B>) {
     until_states(&db, "marked", [0, 20, 0]).await;
     relay.stop(SOON).await;
     assert_eq!(broker.stored().len(), 20, "none was published twice");
+}
+
+/// A relay dies while the server is at its mark. Its other partitions are taken over, and that of
+/// the mark when this has ended: what it marks is not read before, and so not published twice.
+pub(crate) async fn a_running_mark_keeps_its_partition<B: Backend>(db: Db<B>) {
+    let outbox = outbox(&db, quick()).await;
+    let broker = Fake::behind_a_gate();
+    let dies = Running::start(&outbox, &broker).await;
+    append(&db, &outbox, "key", 1).await;
+    eventually("the publish is under way", SOON, async || {
+        (broker.calls.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    let mut holder = db.begin().await.unwrap();
+    let row = "SELECT part FROM chassis_outbox FOR UPDATE";
+    let part = holder.fetch_optional(row, Vec::new()).await.unwrap().unwrap().int(0).unwrap();
+    broker.gate.add_permits(1000);
+    eventually("the mark waits", SOON, async || (at_locks(&db).await == 1).then_some(())).await;
+    dies.die().await;
+
+    let sql = "SELECT owner FROM chassis_outbox_lease WHERE part = $1";
+    let owner = async |part: i64| {
+        let row = db.fetch_optional(sql, params![part]).await.unwrap().unwrap();
+        row.text(0).unwrap().to_owned()
+    };
+    let dead = owner(part).await;
+    let heir = Running::start(&outbox, &broker).await;
+    eventually("the others are taken over", SOON, async || {
+        let sql = "SELECT COUNT(*) FROM chassis_outbox_lease WHERE owner <> $1";
+        let row = db.fetch_optional(sql, params![dead.clone()]).await.unwrap().unwrap();
+        (row.int(0).unwrap() >= 15).then_some(())
+    })
+    .await;
+    assert_eq!(owner(part).await, dead);
+    append(&db, &outbox, "key", 2).await;
+    holder.rollback().await;
+    until_states(&db, "the heir goes on", [0, 2, 0]).await;
+    assert_ne!(owner(part).await, dead);
+    assert_eq!(broker.stored().len(), 2, "none was published twice");
+    heir.stop(SOON).await;
+}
+
+/// How many wait for a lock.
+pub(crate) async fn at_locks<B: Backend>(db: &Db<B>) -> i64 {
+    let sql = "SELECT COUNT(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    db.fetch_optional(sql, Vec::new()).await.unwrap().unwrap().int(0).unwrap()
 }
 
 /// A transaction that cancels a delayed row and stays open keeps no other delayed row from

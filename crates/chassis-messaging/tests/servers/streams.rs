@@ -17,7 +17,7 @@ use futures_util::future::try_join_all;
 #[path = "../it/freeze_scenarios.rs"]
 mod freeze_scenarios;
 #[path = "../it/loss_scenarios.rs"]
-mod loss_scenarios;
+pub(crate) mod loss_scenarios;
 #[path = "../it/message_faults.rs"]
 mod message_faults;
 #[path = "../it/outage_scenarios.rs"]
@@ -28,7 +28,7 @@ use loss_scenarios::{Group, Stage, sqlite};
 
 const SOON: Duration = Duration::from_secs(40);
 
-async fn connect(nats: &Nats) -> Broker {
+pub(crate) async fn connect(nats: &Nats) -> Broker {
     Broker::connect(&BrokerConfig::at(nats.url())).await.unwrap()
 }
 
@@ -47,7 +47,7 @@ async fn lose_the_tail(nats: &Nats) {
 }
 
 /// The same; so many parts of so many stay.
-async fn keep(nats: &Nats, parts: u64, of: u64) {
+pub(crate) async fn keep(nats: &Nats, parts: u64, of: u64) {
     nats.stop();
     let mut blocks = Vec::new();
     find_blocks(&nats.store(), &mut blocks);
@@ -204,6 +204,17 @@ async fn what_was_marked_just_before_a_double_death_is_replayed_from_postgres() 
         .await;
 }
 
+/// Waits until each of two relays has half of the partitions.
+pub(crate) async fn both_hold_a_share(db: &Db<sqlx::Postgres>) {
+    eventually("both relays hold a share", SOON, async || {
+        let sql = "SELECT COUNT(*) FROM chassis_outbox_lease WHERE owner <> '' AND expires_at > 0
+            GROUP BY owner";
+        let rows = db.fetch_all(sql, Vec::new()).await.unwrap();
+        (rows.len() == 2 && rows.iter().all(|row| row.int(0).unwrap() == 8)).then_some(())
+    })
+    .await;
+}
+
 /// A relay takes partitions over from one that died together with the end of the stream. It
 /// never had anything to do with what is lost, and nothing is published before that.
 #[tokio::test(flavor = "multi_thread")]
@@ -214,13 +225,7 @@ async fn what_another_relay_had_marked_is_looked_for_when_its_partitions_are_tak
     let db = Db::<sqlx::Postgres>::connect(&DatabaseConfig::url(url)).await.unwrap();
     let dies = Stage::new(db.clone(), connect(&nats).await, OnLoss::Replay).await;
     let heir = Stage::new(db.clone(), connect(&nats).await, OnLoss::Replay).await;
-    eventually("both relays hold a share", SOON, async || {
-        let sql = "SELECT COUNT(*) FROM chassis_outbox_lease WHERE owner <> '' AND expires_at > 0
-            GROUP BY owner";
-        let rows = db.fetch_all(sql, Vec::new()).await.unwrap();
-        (rows.len() == 2 && rows.iter().all(|row| row.int(0).unwrap() == 8)).then_some(())
-    })
-    .await;
+    both_hold_a_share(&db).await;
     let append = async |key: &str, number| {
         outbox_scenarios::append(&db, &heir.outbox, key, number).await;
     };
