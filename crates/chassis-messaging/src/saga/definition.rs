@@ -277,6 +277,10 @@ impl<D: 'static, S: 'static, B: Backend> SagaDefinition<D, S, B> {
         self
     }
 
+    pub(super) fn has_waits(&self) -> bool {
+        self.plan.iter().any(|kind| matches!(kind, Kind::Wait { .. }))
+    }
+
     /// Checks the table: it has steps, their names differ, there is at most one
     /// pivot, and nothing after it wants to be undone.
     ///

@@ -145,6 +145,10 @@ where
     /// never if there is none. Its steps belong to the trace of the ambient
     /// [`Context`].
     ///
+    /// It waits for open transactions that start a saga of this key, or signalled it when
+    /// there was none. Two transactions that start and signal several keys, each in its own
+    /// order, may wait for each other: PostgreSQL then ends one of them, as `ABORTED`.
+    ///
     /// Dropping the future leaves the transaction as a failed statement does:
     /// roll it back.
     ///
@@ -194,6 +198,9 @@ where
             updated_at: now,
         };
         let waits = arm(definition, &mut instance, now);
+        if definition.has_waits() {
+            self.store.line_up(tx, definition.name, key).await?;
+        }
         if !self.store.insert(tx, &instance).await? {
             if definition.queue == 0 {
                 let message = format!("there is a {} saga for this key already", definition.name);
@@ -248,7 +255,8 @@ where
     ///
     /// A signal that comes before the saga waits for it, or before there is a
     /// saga, is kept. One that comes twice, or when the saga no longer waits,
-    /// changes nothing.
+    /// changes nothing. It waits for open transactions that start or move the saga; see
+    /// [`start`](Sagas::start).
     ///
     /// Dropping the future leaves the transaction as a failed statement does:
     /// roll it back.

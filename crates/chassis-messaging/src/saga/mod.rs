@@ -20,10 +20,11 @@
 //! undo, and must keep a late call from taking effect.
 //!
 //! A key has one saga per definition at a time. A second start is refused, or waits if the
-//! definition [says so](SagaDefinition::second_start_waits). A signal that is early is kept; one that is
-//! late or comes twice changes nothing. Several runners share the work by a lease
-//! on each instance. An instance of a version that is not known here is parked
-//! with that reason, one of a newer version is left to a newer process.
+//! definition [says so](SagaDefinition::second_start_waits). A signal that is early is kept;
+//! one that is late or comes twice changes nothing; and one whose transaction is open while
+//! the saga starts is not missed: of the two transactions one waits for the other. Several
+//! runners share the work by a lease on each instance. An instance of a version that is not
+//! known here is parked with that reason, one of a newer version is left to a newer process.
 //!
 //! What this does not do: others see the steps before the saga has ended. Give
 //! what is in the making a state that says so (a semantic lock).

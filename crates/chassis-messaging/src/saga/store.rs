@@ -2,7 +2,7 @@
 //! transaction a method.
 
 use chassis_core::{Error, Result};
-use chassis_data::{Backend, Db, Tx, params};
+use chassis_data::{Backend, Db, Dialect, Tx, params};
 
 use super::definition::SagaId;
 use super::instance::{Instance, SagaLogLine, columns};
@@ -69,7 +69,30 @@ impl<B: Backend> Store<B> {
         const WAKE: &str = "UPDATE chassis_saga SET wake_at =
                 CASE WHEN waiting_for = $3 AND state = 'running' THEN 0 ELSE wake_at END
             WHERE definition = $1 AND saga_key = $2";
-        tx.execute(WAKE, params![definition, key, event]).await?;
+        let woken = tx.execute(WAKE, params![definition, key, event]).await?;
+        if woken == 0 && tx.dialect() == Dialect::Postgres {
+            // Nobody has the key, or it went to one that this statement knows nothing of: a
+            // start under way, or the next of the key. After the start it is found.
+            self.line_up(tx, definition, key).await?;
+            tx.execute(WAKE, params![definition, key, event]).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the starts of a key, and the signals that find no saga of it, in line for the rest
+    /// of the transaction. An instance that is not committed has no row that a signal could
+    /// wait for, and the signal may be committed only when the instance has begun to wait. With
+    /// this, each signal that is not committed has either the row that has the key, or this.
+    ///
+    /// Take it before any row of the key: a signal that waits for a row does not have it yet.
+    pub(crate) async fn line_up(&self, tx: &mut Tx<B>, definition: &str, key: &str) -> Result<()> {
+        // As text, since not every driver knows a result of the type `void`.
+        const SQL: &str = "SELECT CAST(pg_advisory_xact_lock(hashtextextended($1, 0)) AS TEXT)";
+        // SQLite has one writer at a time.
+        if tx.dialect() == Dialect::Postgres {
+            let name = format!("chassis_saga {definition} {key}");
+            tx.fetch_optional(SQL, params![name]).await?;
+        }
         Ok(())
     }
 

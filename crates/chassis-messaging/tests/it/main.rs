@@ -28,6 +28,7 @@ mod saga;
 mod saga_operator_scenarios;
 mod saga_queue_scenarios;
 mod saga_scenarios;
+mod saga_signal_scenarios;
 mod saga_stage;
 mod scripted;
 mod turn_scenarios;

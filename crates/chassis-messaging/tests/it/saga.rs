@@ -59,3 +59,9 @@ on_sqlite! { queue, saga_queue_scenarios:
     an_end_waits_for_a_start_under_way,
     a_crowd_runs_one_by_one,
 }
+
+on_sqlite! { signals, saga_signal_scenarios:
+    a_start_waits_for_a_signal_under_way,
+    a_signal_waits_for_a_start_under_way,
+    a_signal_outlives_a_start_that_is_rolled_back,
+}

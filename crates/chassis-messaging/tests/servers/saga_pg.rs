@@ -13,10 +13,14 @@ mod saga_operator_scenarios;
 mod saga_queue_scenarios;
 #[path = "../it/saga_scenarios.rs"]
 mod saga_scenarios;
+#[path = "../it/saga_signal_scenarios.rs"]
+mod saga_signal_scenarios;
 #[path = "../it/saga_stage.rs"]
 mod saga_stage;
 
-use saga_stage::{SOON, Stage, World};
+use chassis_messaging::saga::{SagaDefinition, SagaState};
+use saga_signal_scenarios::at_locks;
+use saga_stage::{SOON, Stage, WAIT, World};
 
 /// A fresh database.
 async fn scratch<B: Backend>() -> Db<B> {
@@ -84,6 +88,12 @@ on_postgres! { queue, saga_queue_scenarios:
     a_crowd_runs_one_by_one,
 }
 
+on_postgres! { signals, saga_signal_scenarios:
+    a_start_waits_for_a_signal_under_way,
+    a_signal_waits_for_a_start_under_way,
+    a_signal_outlives_a_start_that_is_rolled_back,
+}
+
 /// A runner has written that a saga waits, and looked for the signal; its transaction is open. A
 /// signal that comes now cannot be seen by it, so the signal must wait for the runner.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,16 +107,37 @@ async fn a_signal_that_comes_while_a_runner_begins_to_wait_wakes_the_saga() {
     assert_eq!(runner.execute(wait, params![id.as_str()]).await.unwrap(), 1);
     let signalling = stage.clone();
     let signal = tokio::spawn(async move { signalling.signal("key").await });
-    eventually("the signal waits", SOON, async || {
-        let sql = "SELECT COUNT(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let row = db.fetch_optional(sql, Vec::new()).await.unwrap().unwrap();
-        (row.int(0).unwrap() == 1).then_some(())
-    })
-    .await;
+    eventually("the signal waits", SOON, async || (at_locks(&db).await == 1).then_some(())).await;
     runner.commit().await.unwrap();
     signal.await.unwrap();
     let sql = "SELECT wake_at FROM chassis_saga WHERE id = $1";
     let row = db.fetch_optional(sql, params![id.as_str()]).await.unwrap().unwrap();
     assert_eq!(row.int(0).unwrap(), 0);
+}
+
+/// A saga is being ended, and the next one of its key waits for the same signal. A signal that
+/// comes now finds the row of the first, and waits for it; when it has that, the key belongs to the
+/// second, of which it knew nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_that_waits_for_an_end_wakes_the_next() {
+    let db = scratch::<sqlx::Postgres>().await;
+    let definition =
+        SagaDefinition::new("patient", 1).wait_for("heard", WAIT).second_start_waits(1);
+    let stage = Arc::new(Stage::of(&db, World::default(), definition).await);
+    let (first, second) = (stage.start("key").await, stage.start("key").await);
+    let mut holder = db.begin().await.unwrap();
+    let hold = "UPDATE chassis_saga SET rev = rev WHERE id = $1";
+    assert_eq!(holder.execute(hold, params![first.as_str()]).await.unwrap(), 1);
+    let (ending, id) = (stage.clone(), first.clone());
+    let end = tokio::spawn(async move { ending.sagas.skip(&id, "").await });
+    eventually("the end waits", SOON, async || (at_locks(&db).await == 1).then_some(())).await;
+    let signalling = stage.clone();
+    let signal = tokio::spawn(async move { signalling.signal("key").await });
+    eventually("the signal waits", SOON, async || (at_locks(&db).await == 2).then_some(())).await;
+    // PostgreSQL gives the row to the one that came first.
+    holder.rollback().await;
+    assert_eq!(end.await.unwrap().unwrap().state, SagaState::Completed);
+    signal.await.unwrap();
+    let view = stage.settle(&second).await;
+    assert_eq!(view.state, SagaState::Completed, "{}", view.why);
 }
