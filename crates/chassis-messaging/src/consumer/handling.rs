@@ -13,7 +13,6 @@ use chassis_core::{
 use chassis_data::{Backend, Db};
 use chassis_resilience::Permit;
 use futures_util::FutureExt;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +22,7 @@ use super::handler::AnyHandler;
 use super::in_turn::Next;
 use super::meters::Meters;
 use super::pausing::Pausing;
+use super::pulling::Hand;
 use super::routes::Routes;
 use super::verdict::{self, Verdict};
 use crate::broker::{Broker, Delivery};
@@ -40,7 +40,7 @@ pub(super) struct InHand {
     /// What its outcome is told to.
     pub(super) permit: Permit,
     pub(super) since: Instant,
-    pub(super) _hand: OwnedSemaphorePermit,
+    pub(super) _hand: Hand,
     pub(super) _counted: Counted,
 }
 

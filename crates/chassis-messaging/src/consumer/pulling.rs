@@ -1,6 +1,7 @@
 //! The loop of one topic: take a message when a hand is free, and stop in time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chassis_core::{Error, Result, Shutdown, Status};
@@ -39,23 +40,45 @@ pub(super) struct Pulling<S, B: Backend> {
 /// How many messages may be in hand.
 pub(super) struct Hands {
     free: Arc<Semaphore>,
-    /// Told of the last free one that is taken.
+    count: usize,
+    /// Those with a message: one that is not free may wait for its message.
+    taken: AtomicUsize,
+    /// Told of the last one that is taken.
     all_taken: Notify,
 }
 
 impl Hands {
     fn new(count: usize) -> Hands {
-        Hands { free: Arc::new(Semaphore::new(count)), all_taken: Notify::new() }
+        let free = Arc::new(Semaphore::new(count));
+        Hands { free, count, taken: AtomicUsize::new(0), all_taken: Notify::new() }
     }
 
     /// Whether nothing can come before something that is in hand is answered.
     pub(super) fn are_taken(&self) -> bool {
-        self.free.available_permits() == 0
+        self.taken.load(Ordering::Relaxed) >= self.count
+    }
+
+    /// There is a message for this one.
+    fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Hand {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Hand { hands: self.clone(), _permit: permit }
     }
 
     /// Waits until they are taken, from this call on. Dropping the future ends the wait.
     pub(super) fn all_taken(&self) -> impl Future<Output = ()> {
         self.all_taken.notified()
+    }
+}
+
+/// A hand that has a message, until it is dropped.
+pub(super) struct Hand {
+    hands: Arc<Hands>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.hands.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -192,7 +215,8 @@ where
             return;
         };
         let _counted = handling.count();
-        let held = InHand { delivery, permit, since: Instant::now(), _hand: hand, _counted };
+        let _hand = self.hands.take(hand);
+        let held = InHand { delivery, permit, since: Instant::now(), _hand, _counted };
         match work {
             Work::Tasks => {
                 let interrupt = ends.interrupt.clone();
@@ -265,5 +289,25 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 async fn changed(status: &mut watch::Receiver<Status>) {
     if status.changed().await.is_err() {
         std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hand_that_waits_for_a_message_is_not_taken() {
+        let hands = Arc::new(Hands::new(2));
+        let permit = async || hands.free.clone().acquire_owned().await.unwrap();
+        let first = hands.take(permit().await);
+        let second = permit().await;
+        assert!(!hands.are_taken(), "a message may come");
+        let second = hands.take(second);
+        assert!(hands.are_taken());
+        drop(first);
+        assert!(!hands.are_taken());
+        drop(second);
+        assert_eq!(hands.free.available_permits(), 2);
     }
 }
