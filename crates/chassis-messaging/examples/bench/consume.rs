@@ -1,24 +1,28 @@
 //! `consume_plain`: messages taken and acknowledged, beside the same with nothing but
 //! async-nats. `consume_inbox`: each takes effect once, by a [`Consumer`] with a batch handler,
 //! beside the same notes and inserts by hand, without a broker: as many to a transaction, over
-//! as many connections. `consume_inbox_single`: by a [`Consumer`] in a transaction for each,
-//! beside those transactions by hand.
+//! as many connections. `consume_inbox_by_hand`: the same, beside all of it by hand with
+//! async-nats. `consume_inbox_single`: by a [`Consumer`] in a transaction for each, beside those
+//! transactions by hand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use chassis_core::{Component as _, Env, Ready, Result, Shutdown, unix_ms};
+use chassis_core::{Component as _, Env, Error, Ready, Result, Shutdown, unix_ms};
 use chassis_data::{Tx, map_error, params};
 use chassis_messaging::consumer::BatchConfig;
 use chassis_messaging::{Consumer, ConsumerConfig, Inbox, Subscription};
 use chassis_test::figures::{Figure, median};
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::world::{Item, LIMIT, Outcome, STREAM, TOPIC, World, message};
+use crate::world::{Database, Item, LIMIT, Outcome, STREAM, TOPIC, World, message};
 
 const MESSAGES: usize = 50_000;
 /// With a transaction for each.
@@ -52,21 +56,30 @@ pub(crate) async fn plain(world: &World) -> Outcome<Figure> {
 
 pub(crate) async fn inbox(world: &World) -> Outcome<Vec<Figure>> {
     publish(world, MESSAGES).await?;
-    let (mut hand, mut ours) = (Vec::new(), Vec::new());
+    let (mut hand, mut ours, mut all_by_hand) = (Vec::new(), Vec::new(), Vec::new());
     let (mut hand_single, mut ours_single) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         hand.push(batches_by_hand(world, round).await?);
         ours.push(in_batches(world, round).await?);
+        all_by_hand.push(from_broker_by_hand(world, round).await?);
         hand_single.push(single_by_hand(world, round).await?);
         ours_single.push(single(world, round).await?);
     }
+    let ours = median(ours);
     Ok(vec![
         Figure {
             bench: "consume_inbox".into(),
-            value: median(ours),
+            value: ours,
             unit: "messages/s",
             anchor: "the same inserts in hand-written batches",
             anchor_value: median(hand),
+        },
+        Figure {
+            bench: "consume_inbox_by_hand".into(),
+            value: ours,
+            unit: "messages/s",
+            anchor: "taken, noted, inserted and acknowledged by hand, with async-nats",
+            anchor_value: median(all_by_hand),
         },
         Figure {
             bench: "consume_inbox_single".into(),
@@ -94,11 +107,12 @@ async fn publish(world: &World, messages: usize) -> Outcome<()> {
     Ok(())
 }
 
-async fn raw(world: &World, round: usize) -> Outcome<f64> {
+/// Messages of the topic for a consumer of that name, with nothing but async-nats.
+async fn subscribe_raw(world: &World, name: String) -> Outcome<pull::Stream> {
     let context = async_nats::jetstream::new(world.nats.clone());
     let stream = context.get_stream(STREAM).await?;
     let config = pull::Config {
-        durable_name: Some(format!("raw-{round}")),
+        durable_name: Some(name),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
         filter_subject: TOPIC.to_owned(),
@@ -106,8 +120,12 @@ async fn raw(world: &World, round: usize) -> Outcome<f64> {
         ..pull::Config::default()
     };
     let consumer = stream.create_consumer(config).await?;
+    Ok(consumer.stream().max_messages_per_batch(IN_HAND).messages().await?)
+}
+
+async fn raw(world: &World, round: usize) -> Outcome<f64> {
     let start = Instant::now();
-    let mut messages = consumer.stream().max_messages_per_batch(IN_HAND).messages().await?;
+    let mut messages = subscribe_raw(world, format!("raw-{round}")).await?;
     for _ in 0..MESSAGES {
         let message = timeout(LIMIT, messages.next()).await?.ok_or("the stream ended")??;
         message.ack().await.map_err(|error| error.to_string())?;
@@ -177,21 +195,73 @@ async fn batches_by_hand(world: &World, round: usize) -> Outcome<f64> {
             for batch in (lane..MESSAGES / BATCH).step_by(LANES) {
                 let ids: Vec<String> =
                     (0..BATCH).map(|number| message(batch * BATCH + number).id).collect();
-                let mut tx = db.begin().await?;
-                let note = sqlx::query(
-                    "insert into chassis_inbox (consumer, message_id, received_at)
-                     select $1, unnest($2::text[]), $3 on conflict do nothing",
-                );
-                let note = note.bind(&consumer).bind(ids).bind(unix_ms());
-                note.execute(tx.conn()).await.map_err(map_error)?;
-                insert_items(&mut tx, vec![pad.clone(); BATCH]).await?;
-                tx.commit().await?;
+                insert_by_hand(&db, &consumer, ids, vec![pad.clone(); BATCH]).await?;
             }
             Result::<()>::Ok(())
         })
     });
     for lane in lanes.collect::<Vec<_>>() {
         lane.await?.map_err(Box::<dyn std::error::Error>::from)?;
+    }
+    let rate = MESSAGES as f64 / start.elapsed().as_secs_f64();
+    expect(world, MESSAGES).await?;
+    Ok(rate)
+}
+
+async fn insert_by_hand(
+    db: &Database,
+    consumer: &str,
+    ids: Vec<String>,
+    names: Vec<String>,
+) -> Result<()> {
+    let mut tx = db.begin().await?;
+    let note = sqlx::query(
+        "insert into chassis_inbox (consumer, message_id, received_at)
+         select $1, unnest($2::text[]), $3 on conflict do nothing",
+    );
+    let note = note.bind(consumer).bind(ids).bind(unix_ms());
+    note.execute(tx.conn()).await.map_err(map_error)?;
+    insert_items(&mut tx, names).await?;
+    tx.commit().await
+}
+
+/// The same from the broker, as short as it can be: no order of keys, no retry, no trace, no
+/// metric, and a batch waits for its last message.
+async fn from_broker_by_hand(world: &World, round: usize) -> Outcome<f64> {
+    world.empty().await?;
+    let name = format!("all-by-hand-{round}");
+    let start = Instant::now();
+    let messages = Arc::new(Mutex::new(subscribe_raw(world, name.clone()).await?));
+    let lanes = (0..LANES).map(|lane| {
+        let (db, messages, name) = (world.db.clone(), messages.clone(), name.clone());
+        tokio::spawn(async move {
+            for _ in (lane..MESSAGES / BATCH).step_by(LANES) {
+                let batch: Vec<_> = {
+                    let mut messages = messages.lock().await;
+                    (&mut *messages).take(BATCH).collect().await
+                };
+                let batch: Vec<_> =
+                    batch.into_iter().collect::<Result<_, _>>().map_err(Error::internal)?;
+                let id = |message: &jetstream::Message| {
+                    let headers = message.headers.as_ref()?;
+                    Some(headers.get(NATS_MESSAGE_ID)?.to_string())
+                };
+                let ids = batch.iter().filter_map(id).collect();
+                let item = |message: &jetstream::Message| {
+                    serde_json::from_slice::<Item>(&message.payload).map(|item| item.pad)
+                };
+                let names = batch.iter().map(item).collect::<Result<_, _>>();
+                insert_by_hand(&db, &name, ids, names.map_err(Error::internal)?).await?;
+                for message in batch {
+                    message.ack().await.map_err(|error| Error::internal(error.to_string()))?;
+                }
+            }
+            Result::<()>::Ok(())
+        })
+    });
+    let all = futures_util::future::try_join_all(lanes.collect::<Vec<_>>());
+    for lane in timeout(LIMIT, all).await?? {
+        lane.map_err(Box::<dyn std::error::Error>::from)?;
     }
     let rate = MESSAGES as f64 / start.elapsed().as_secs_f64();
     expect(world, MESSAGES).await?;

@@ -29,12 +29,12 @@ pub(crate) const QUICK: &str = "--quick";
 
 /// What is measured together, by the names of its figures.
 const GROUPS: [&[&str]; 9] = [
-    &["relay_throughput", "relay_cpu"],
+    &["relay_throughput", "relay_by_hand", "relay_cpu"],
     &["commit_to_ack_p50_ms", "commit_to_ack_p99_ms"],
     &["commit_to_effect_p99_ms"],
     &["append_cost_1", "append_cost_16"],
     &["consume_plain"],
-    &["consume_inbox", "consume_inbox_single"],
+    &["consume_inbox", "consume_inbox_by_hand", "consume_inbox_single"],
     &["saga_steps"],
     &["outbox_bloat"],
     &["relay_query_p99", "relay_query_p99_10m"],

@@ -1,5 +1,6 @@
 //! `relay_throughput`: from the table to the broker, beside the same number of raw
 //! pipelined publishes with message ids. `relay_cpu`: the same in CPU time of all processes.
+//! `relay_by_hand`: beside a relay of thirty lines.
 
 use std::time::Duration;
 
@@ -39,10 +40,11 @@ impl Clock {
 }
 
 pub(crate) async fn run(world: &World) -> Outcome<Vec<Figure>> {
-    let (mut raws, mut relays) = (Vec::new(), Vec::new());
+    let (mut raws, mut relays, mut by_hand) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         raws.push(raw(world, round).await?);
         relays.push(relay(world).await?);
+        by_hand.push(relay_by_hand(world).await?);
     }
     let rates = |all: &[Took]| median(all.iter().map(|took| took.rate).collect());
     let cpus = |all: &[Took]| median(all.iter().filter_map(|took| took.cpu).collect());
@@ -54,6 +56,13 @@ pub(crate) async fn run(world: &World) -> Outcome<Vec<Figure>> {
         anchor,
         anchor_value: rates(&raws),
     }];
+    figures.push(Figure {
+        bench: "relay_by_hand".into(),
+        value: rates(&relays),
+        unit: "messages/s",
+        anchor: "a relay by hand: reads, publishes together, marks, in turn, in no order",
+        anchor_value: rates(&by_hand),
+    });
     if cpu::total().is_some() {
         figures.push(Figure {
             bench: "relay_cpu".into(),
@@ -93,6 +102,45 @@ async fn raw(world: &World, round: usize) -> Outcome<Took> {
         ack?;
     }
     Ok(clock.stop())
+}
+
+/// What most write first: rows are read, published all at once and marked, and then the next. No
+/// order of keys, no lease, no retry, one relay.
+async fn relay_by_hand(world: &World) -> Outcome<Took> {
+    const ROWS: i64 = 1000;
+    world.empty().await?;
+    world.fill(MESSAGES as i64, false).await?;
+    let context = ContextBuilder::new()
+        .max_ack_inflight(PIPELINE)
+        .backpressure_on_inflight(true)
+        .build(world.nats.clone());
+    let clock = Clock::start();
+    loop {
+        let mut tx = world.db.begin().await?;
+        let rows: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(
+            "select seq, id, payload from chassis_outbox where state = 0 order by seq limit $1",
+        )
+        .bind(ROWS)
+        .fetch_all(tx.conn())
+        .await?;
+        if rows.is_empty() {
+            return Ok(clock.stop());
+        }
+        let (mut seqs, mut acks) = (Vec::new(), FuturesUnordered::new());
+        for (seq, id, payload) in rows {
+            let publish = PublishMessage::build().payload(payload.into()).message_id(id);
+            acks.push(context.send_publish(RAW_STREAM, publish).await?.into_future());
+            seqs.push(seq);
+        }
+        while let Some(ack) = acks.next().await {
+            ack?;
+        }
+        sqlx::query("update chassis_outbox set state = 1, published_at = 1 where seq = any($1)")
+            .bind(seqs)
+            .execute(tx.conn())
+            .await?;
+        tx.commit().await?;
+    }
 }
 
 async fn relay(world: &World) -> Outcome<Took> {
