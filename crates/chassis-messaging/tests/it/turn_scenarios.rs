@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chassis_core::{BoxFuture, Component, Env, Error, Ready, Result, Shutdown};
-use chassis_data::{Backend, Db, Tx, params};
+use chassis_data::{Backend, Db, Dialect, Tx, params};
 use chassis_messaging::consumer::BatchConfig;
 use chassis_messaging::inbox::Inbox;
 use chassis_messaging::outbox::{Outbox, OutboxConfig};
@@ -44,8 +44,15 @@ async fn set<B: Backend>(db: &Db<B>) -> Outbox<B> {
     for migrations in [outbox.migrations(), Inbox::new(db).migrations()] {
         db.migrate(&migrations).await.unwrap();
     }
-    let sql = "CREATE TABLE made (msg_key TEXT NOT NULL, number BIGINT NOT NULL)";
-    db.execute(sql, params![]).await.unwrap();
+    // `place` is the order in which rows came: without it a read has none, and PostgreSQL shows rows
+    // of several connections page by page.
+    let place = match db.dialect() {
+        Dialect::Sqlite => "INTEGER PRIMARY KEY",
+        Dialect::Postgres => "BIGSERIAL PRIMARY KEY",
+    };
+    let sql =
+        format!("CREATE TABLE made (place {place}, msg_key TEXT NOT NULL, number BIGINT NOT NULL)");
+    db.execute(sqlx::AssertSqlSafe(sql), params![]).await.unwrap();
     outbox
 }
 
@@ -300,7 +307,7 @@ pub(crate) async fn shuffled_messages_take_effect_in_their_order<B: Backend>(db:
             let before = script.until_answers(0).await.len();
             again.iter().for_each(|message| script.deliver(message, attempt));
             script.until_answers(before + again.len()).await;
-            let sql = "SELECT msg_key, number FROM made";
+            let sql = "SELECT msg_key, number FROM made ORDER BY place";
             let rows = db.fetch_all(sql, params![]).await.unwrap();
             (rows.len() as i64 >= EACH * KEYS.len() as i64).then_some(rows)
         })

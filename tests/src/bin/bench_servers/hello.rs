@@ -156,18 +156,22 @@ struct Running {
 impl Running {
     fn start(program: &Path) -> Outcome<Running> {
         // Known beforehand: reading it from the log would measure the log.
-        let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+        // Both at once, or they may be the same.
+        let free = || TcpListener::bind("127.0.0.1:0");
         let (http, admin) = (free()?, free()?);
+        let (http, admin) = (http.local_addr()?, admin.local_addr()?);
         let started = Instant::now();
         let child = Command::new(program)
             .env("HTTP__PORT", http.port().to_string())
             .env("ADMIN__PORT", admin.port().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()?;
         let mut running = Running { child, address: http, took: Duration::ZERO };
         while !answers(http).unwrap_or(false) {
+            if let Some(status) = running.child.try_wait()? {
+                return Err(format!("{} ended with {status}", program.display()).into());
+            }
             if started.elapsed() > SOON {
                 return Err(format!("{} does not answer", program.display()).into());
             }
