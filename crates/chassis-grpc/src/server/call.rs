@@ -16,7 +16,9 @@ use bytes::Bytes;
 use chassis_admission::{Door, Pass, RoutePriority, SERVER_OVERLOADED};
 use chassis_core::error::panic_text;
 use chassis_core::propagation;
-use chassis_core::{BoxError, BoxFuture, Code, Context, Deadline, Env, Error, Priority, SpanKind};
+use chassis_core::{
+    BoxError, BoxFuture, Code, Context, Deadline, Env, Error, InFlightKind, Priority, SpanKind,
+};
 use chassis_net::{CallHeaders, once};
 use chassis_resilience::Class;
 use futures_util::FutureExt;
@@ -51,6 +53,7 @@ pub(super) struct CallsFactory {
     routes: Routes,
     env: Env,
     methods: Arc<Methods>,
+    in_flight: InFlightKind,
     request_timeout: Duration,
     slow_after: Duration,
     receive: Limit,
@@ -89,6 +92,7 @@ impl CallsFactory {
             routes,
             env: env.clone(),
             methods: Arc::new(Methods::new(env.metrics(), family)),
+            in_flight: env.in_flight().kind("grpc"),
             request_timeout: config.request_timeout,
             slow_after: config.slow_after,
             receive: Limit::Receive(config.max_receive_message_bytes),
@@ -117,7 +121,7 @@ impl Calls {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let CallsFactory { env, methods, door, .. } = &self.factory;
+        let CallsFactory { env, methods, in_flight, door, .. } = &self.factory;
         let known = CallHeaders::read(request.headers(), timeout::HEADER);
         let asked = known.timeout().and_then(timeout::parse);
         let (asked, deadline) = self.deadlines(asked);
@@ -160,7 +164,7 @@ impl Calls {
             self.connect_info.remote_addr,
             received,
             self.factory.slow_after,
-            env.in_flight().enter("grpc"),
+            in_flight.enter(),
             began,
         );
         let record = Record::begin(ctx.clone(), span, Arc::clone(methods), name, side, began);

@@ -72,11 +72,19 @@ impl<B: Backend> Store<B> {
         let woken = tx.execute(WAKE, params![definition, key, event]).await?;
         if woken == 0 && tx.dialect() == Dialect::Postgres {
             // Nobody has the key, or it went to one that this statement knows nothing of: a
-            // start under way, or the next of the key. After the start it is found.
+            // start under way, or the next of the key. After the start it is found; and each
+            // turn in vain ends one of those that wait for the key, which are no more now.
             self.line_up(tx, definition, key).await?;
-            tx.execute(WAKE, params![definition, key, event]).await?;
+            while tx.execute(WAKE, params![definition, key, event]).await? == 0
+                && self.has_owner(tx, definition, key).await?
+            {}
         }
         Ok(())
+    }
+
+    async fn has_owner(&self, tx: &mut Tx<B>, definition: &str, key: &str) -> Result<bool> {
+        const SQL: &str = "SELECT 1 FROM chassis_saga WHERE definition = $1 AND saga_key = $2";
+        Ok(tx.fetch_optional(SQL, params![definition, key]).await?.is_some())
     }
 
     /// Puts the starts of a key, and the signals that find no saga of it, in line for the rest

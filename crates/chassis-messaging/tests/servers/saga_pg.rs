@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chassis_data::{Backend, DatabaseConfig, Db, params};
+use chassis_data::{Backend, DatabaseConfig, Db, Tx, params};
 use chassis_test::eventually;
 use chassis_test::servers::Postgres;
 
@@ -18,9 +18,10 @@ mod saga_signal_scenarios;
 #[path = "../it/saga_stage.rs"]
 mod saga_stage;
 
-use chassis_messaging::saga::{SagaDefinition, SagaState};
+use chassis_messaging::saga::{SagaDefinition, SagaId, SagaState};
 use saga_signal_scenarios::at_locks;
 use saga_stage::{SOON, Stage, WAIT, World};
+use tokio::task::JoinHandle;
 
 /// A fresh database.
 async fn scratch<B: Backend>() -> Db<B> {
@@ -115,29 +116,78 @@ async fn a_signal_that_comes_while_a_runner_begins_to_wait_wakes_the_saga() {
     assert_eq!(row.int(0).unwrap(), 0);
 }
 
+/// It waits at once, and others wait for its key.
+async fn patient(db: &Db<sqlx::Postgres>) -> Arc<Stage<sqlx::Postgres>> {
+    let definition =
+        SagaDefinition::new("patient", 1).wait_for("heard", WAIT).second_start_waits(2);
+    Arc::new(Stage::of(db, World::default(), definition).await)
+}
+
+/// Holds the row of a saga, and ends the saga beside that: who comes now waits for the end.
+/// PostgreSQL gives the row to the one that came first.
+async fn being_ended(
+    db: &Db<sqlx::Postgres>,
+    stage: &Arc<Stage<sqlx::Postgres>>,
+    id: &SagaId,
+) -> (Tx<sqlx::Postgres>, JoinHandle<SagaState>) {
+    let mut holder = db.begin().await.unwrap();
+    let hold = "UPDATE chassis_saga SET rev = rev WHERE id = $1";
+    assert_eq!(holder.execute(hold, params![id.as_str()]).await.unwrap(), 1);
+    let before = at_locks(db).await;
+    let (ending, id) = (stage.clone(), id.clone());
+    let end = tokio::spawn(async move { ending.sagas.skip(&id, "").await.unwrap().state });
+    eventually("the end waits", SOON, async || (at_locks(db).await > before).then_some(())).await;
+    (holder, end)
+}
+
 /// A saga is being ended, and the next one of its key waits for the same signal. A signal that
 /// comes now finds the row of the first, and waits for it; when it has that, the key belongs to the
 /// second, of which it knew nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_that_waits_for_an_end_wakes_the_next() {
     let db = scratch::<sqlx::Postgres>().await;
-    let definition =
-        SagaDefinition::new("patient", 1).wait_for("heard", WAIT).second_start_waits(1);
-    let stage = Arc::new(Stage::of(&db, World::default(), definition).await);
+    let stage = patient(&db).await;
     let (first, second) = (stage.start("key").await, stage.start("key").await);
-    let mut holder = db.begin().await.unwrap();
-    let hold = "UPDATE chassis_saga SET rev = rev WHERE id = $1";
-    assert_eq!(holder.execute(hold, params![first.as_str()]).await.unwrap(), 1);
-    let (ending, id) = (stage.clone(), first.clone());
-    let end = tokio::spawn(async move { ending.sagas.skip(&id, "").await });
-    eventually("the end waits", SOON, async || (at_locks(&db).await == 1).then_some(())).await;
+    let (holder, end) = being_ended(&db, &stage, &first).await;
     let signalling = stage.clone();
     let signal = tokio::spawn(async move { signalling.signal("key").await });
     eventually("the signal waits", SOON, async || (at_locks(&db).await == 2).then_some(())).await;
-    // PostgreSQL gives the row to the one that came first.
     holder.rollback().await;
-    assert_eq!(end.await.unwrap().unwrap().state, SagaState::Completed);
+    assert_eq!(end.await.unwrap(), SagaState::Completed);
     signal.await.unwrap();
     let view = stage.settle(&second).await;
+    assert_eq!(view.state, SagaState::Completed, "{}", view.why);
+}
+
+/// The same, and before the signal has found the second, that one is being ended as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_that_waits_for_two_ends_wakes_the_third() {
+    let db = scratch::<sqlx::Postgres>().await;
+    let stage = patient(&db).await;
+    let (first, second) = (stage.start("key").await, stage.start("key").await);
+    let third = stage.start("key").await;
+    let mut line = db.begin().await.unwrap();
+    let stand = "SELECT CAST(pg_advisory_xact_lock(hashtextextended($1, 0)) AS TEXT)";
+    line.fetch_optional(stand, params!["chassis_saga patient key"]).await.unwrap();
+    let (holder, end) = being_ended(&db, &stage, &first).await;
+    let signalling = stage.clone();
+    let signal = tokio::spawn(async move { signalling.signal("key").await });
+    eventually("the signal waits", SOON, async || (at_locks(&db).await == 2).then_some(())).await;
+    holder.rollback().await;
+    assert_eq!(end.await.unwrap(), SagaState::Completed);
+    eventually("it stands in line", SOON, async || (at_locks(&db).await == 1).then_some(())).await;
+    let (holder, end) = being_ended(&db, &stage, &second).await;
+    line.rollback().await;
+    eventually("it waits for the second", SOON, async || {
+        let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event_type = 'Lock' AND wait_event <> 'advisory'";
+        let row = db.fetch_optional(sql, params![]).await.unwrap().unwrap();
+        (row.int(0).unwrap() == 2).then_some(())
+    })
+    .await;
+    holder.rollback().await;
+    assert_eq!(end.await.unwrap(), SagaState::Completed);
+    signal.await.unwrap();
+    let view = stage.settle(&third).await;
     assert_eq!(view.state, SagaState::Completed, "{}", view.why);
 }
