@@ -41,7 +41,8 @@ pub struct BrokerConfig {
     /// drops what all groups have had, then refuses to take more (`BROKER_FULL`):
     /// outbox rows wait. Dead letters are never dropped for room.
     pub max_bytes: u64,
-    /// The same for each JetStream stream that is created; 0 for no limit of its own.
+    /// The same for each JetStream stream that is created, at least two messages of
+    /// `max_message_bytes`; 0 for no limit of its own. The last message of a topic stays.
     ///
     /// A server sets that much space aside for each stream when it is made, so a
     /// default would exhaust a server with many streams. Without it, `max_age` and
@@ -125,9 +126,10 @@ impl BrokerConfig {
         if self.max_message_bytes == 0 || self.max_bytes < self.max_message_bytes as u64 {
             return refuse("broker: max_bytes must hold at least one message of max_message_bytes");
         }
-        if self.max_stream_bytes != 0 && self.max_stream_bytes < self.max_message_bytes as u64 {
+        let two = (self.max_message_bytes as u64).saturating_mul(2);
+        if self.max_stream_bytes != 0 && self.max_stream_bytes < two {
             return refuse(
-                "broker: max_stream_bytes must be 0 or hold at least one message of \
+                "broker: max_stream_bytes must be 0 or hold at least two messages of \
                  max_message_bytes",
             );
         }

@@ -1,6 +1,7 @@
 //! Streams that were deleted, truncated, purged or are full, on a real server.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use chassis_core::Code;
 use chassis_data::{DatabaseConfig, Db};
 use chassis_messaging::outbox::OnLoss;
-use chassis_messaging::{Broker, BrokerConfig, Message, Publisher as _};
+use chassis_messaging::{Broker, BrokerConfig, Message, Publisher as _, Subscription};
 use chassis_test::servers::{Nats, Postgres};
 use chassis_test::{Direction, FaultProxy, eventually};
 use futures_util::future::try_join_all;
@@ -405,6 +406,48 @@ async fn a_full_stream_loses_nothing() {
     group.check(60);
     stage.until_published().await;
     assert!(stage.outbox.parked(10).await.unwrap().is_empty());
+}
+
+/// Where the last message of a topic is purged, a server of 2.9 lets its groups go on behind
+/// what was stored meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_a_full_stream_is_emptied_reaches_its_group() {
+    const PUBLISHERS: usize = 8;
+    const EACH: usize = 400;
+    let nats = Nats::start().await;
+    let config = BrokerConfig {
+        max_stream_bytes: 16 * 1024,
+        max_message_bytes: 4 * 1024,
+        ..BrokerConfig::at(nats.url())
+    };
+    let broker = Broker::connect(&config).await.unwrap();
+    let subscription = Subscription::new("group", "items.added");
+    let mut deliveries = broker.subscribe(subscription).await.unwrap();
+    let publishing = try_join_all((0..PUBLISHERS).map(async |_| {
+        for _ in 0..EACH {
+            let message = Message::new("items.added", "t.v1", vec![b'x'; 200]);
+            eventually("room", SOON, async || match broker.publish(message.clone()).await {
+                Ok(()) => Some(()),
+                Err(error) => {
+                    assert_eq!(error.reason(), "BROKER_FULL");
+                    None
+                }
+            })
+            .await;
+        }
+        Ok::<(), chassis_core::Error>(())
+    }));
+    let handling = async {
+        let mut seen = BTreeSet::new();
+        while seen.len() < PUBLISHERS * EACH {
+            let next = tokio::time::timeout(SOON, deliveries.next()).await;
+            let next = next.unwrap_or_else(|_| panic!("{} came", seen.len()));
+            let delivery = next.unwrap().expect("the broker is open");
+            seen.insert(delivery.message.id.clone());
+            delivery.ack().await.unwrap();
+        }
+    };
+    tokio::join!(publishing, handling).0.unwrap();
 }
 
 /// What is acknowledged while the server is asked is newer than its answer, and no loss.

@@ -5,12 +5,17 @@
 //! all groups have had, until that is old enough. So a full stream is first rid of the
 //! messages that each durable consumer of their topic has acknowledged; only what is
 //! left makes it full. Topics without a consumer, as those of dead letters, stay whole.
+//!
+//! The last message of a topic stays, whoever has had it. Where a purge leaves none of a topic, a
+//! server of 2.9 takes the consumers of that topic behind the end of the stream, and what was
+//! stored since the purge is there already: no group ever gets it. For the same reason nobody
+//! deletes that message by itself: two processes may be here at the same time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind};
 use chassis_core::{Code, Error, Result};
 use futures_util::TryStreamExt;
 
@@ -69,7 +74,14 @@ impl Shared {
         }
         let mut removed = 0;
         for (topic, floor) in floors {
-            let purge = stream.purge().filter(topic).sequence(floor + 1).await;
+            let last = match stream.get_last_raw_message_by_subject(&topic).await {
+                Ok(last) => last.sequence,
+                Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
+                    continue;
+                }
+                Err(error) => return Err(failed(error.into())),
+            };
+            let purge = stream.purge().filter(topic).sequence(last.min(floor + 1)).await;
             removed += purge.map_err(|error| failed(error.into()))?.purged;
         }
         tracing::info!(
