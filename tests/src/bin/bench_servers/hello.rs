@@ -156,10 +156,7 @@ struct Running {
 impl Running {
     fn start(program: &Path) -> Outcome<Running> {
         // Known beforehand: reading it from the log would measure the log.
-        // Both at once, or they may be the same.
-        let free = || TcpListener::bind("127.0.0.1:0");
-        let (http, admin) = (free()?, free()?);
-        let (http, admin) = (http.local_addr()?, admin.local_addr()?);
+        let [http, admin] = free_ports()?;
         let started = Instant::now();
         let child = Command::new(program)
             .env("HTTP__PORT", http.port().to_string())
@@ -189,8 +186,15 @@ impl Drop for Running {
     }
 }
 
+/// Two that nobody has now. Both are taken at once, or they might be the same.
+fn free_ports() -> std::io::Result<[SocketAddr; 2]> {
+    let (one, other) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    Ok([one.local_addr()?, other.local_addr()?])
+}
+
 fn answers(address: SocketAddr) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(SOON))?;
     stream.write_all(b"GET /orders/7 HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
